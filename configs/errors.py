@@ -11,10 +11,15 @@ EXIT_USER = 2
 
 
 class UserError(Exception):
-    """A mistake in the input or the set-up: its message names the file or key, what was found, and the cure."""
+    """A mistake in the input or the set-up.
+
+    Its message names the file or key, what was found, what was expected, and the cure.
+    """
 
 
-def run_command(main: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> None:
+def run_command(
+    main: Callable[[list[str] | None], int | None], argv: list[str] | None = None
+) -> None:
     """Exits with what `main(argv)` returns; a UserError becomes its one message and exit code 2.
 
     Anything else is a bug of ours and keeps its traceback (exit code 1).

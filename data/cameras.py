@@ -8,6 +8,7 @@ Legend: v views, h height, w width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -61,10 +62,10 @@ class Cameras:
 
     def select(self, views: int | slice | Sequence[int] | Tensor) -> Cameras:
         """The given views, in the given order; an int keeps the view axis (length 1)."""
-        if isinstance(views, int):
-            views = [views]
         if not isinstance(views, slice):
-            views = torch.as_tensor(views, dtype=torch.long, device=self.world_to_camera.device)
+            views = torch.as_tensor(views, device=self.world_to_camera.device)
+            assert views.dtype != torch.bool, "views are picked by index, not by mask"
+            views = views.long().reshape(-1)
         return replace(
             self,
             world_to_camera=self.world_to_camera[..., views, :, :],
@@ -95,16 +96,15 @@ class Cameras:
 
     def relative_to(self, view: int = 0) -> Cameras:
         """The same views in the axes of camera `view`, whose own transform becomes the identity."""
-        origin = self.camera_to_world[..., view : view + 1, :, :]
-        world_to_camera = self.world_to_camera @ origin
+        world_to_camera = self.world_to_camera @ self.select(view).camera_to_world
         identity = torch.eye(4, dtype=world_to_camera.dtype, device=world_to_camera.device)
         world_to_camera[..., view, :, :] = identity
         return replace(self, world_to_camera=world_to_camera)
 
     def rescaled(self, scale: float) -> Cameras:
         """The same views with translations divided by `scale` (source units per scene unit)."""
-        if not scale > 0:
-            raise UserError(f"scene scale must be positive, found {scale}")
+        if not (scale > 0 and math.isfinite(scale)):
+            raise UserError(f"scene scale must be positive and finite, found {scale}")
         world_to_camera = self.world_to_camera.clone()
         world_to_camera[..., :3, 3] /= scale
         return replace(self, world_to_camera=world_to_camera)
@@ -125,14 +125,21 @@ class Cameras:
         Moments are in scene units. Wonderland, sec. 3.2; we leave out the translation that the paper
         prints inside the direction, since that is not a direction.
         """
-        origins, directions = self.rays()
-        moments = torch.linalg.cross(origins[..., None, None, :].expand_as(directions), directions)
-        return torch.cat([moments, directions], dim=-1).movedim(-1, -3)
+        # (o x d, d) is linear in the unnormalised d = M (u, v, 1): one 6x3 matrix product a view.
+        to_world = self.camera_to_world[..., :3, :3] @ torch.linalg.inv(self.intrinsics)
+        origin_cross = skew(self.positions) @ to_world
+        pixels = pixel_centres(self.height, self.width).to(self.intrinsics).flatten(0, 1)
+        rays = torch.cat([origin_cross, to_world], dim=-2) @ pixels.mT
+        rays = rays / rays[..., 3:, :].norm(dim=-2, keepdim=True)
+        return rays.unflatten(-1, (self.height, self.width))
 
     def project(
         self, points: Float[Tensor, "*batch n 3"]
     ) -> tuple[Float[Tensor, "*batch view n 2"], Float[Tensor, "*batch view n"]]:
-        """Pixel positions and depths (camera z, scene units) of world points in every view."""
+        """Pixel positions and depths (camera z, scene units) of world points in every view.
+
+        A point behind a camera has a negative depth, and its pixel position means nothing.
+        """
         rotation, translation = self.world_to_camera[..., :3, :3], self.world_to_camera[..., :3, 3]
         local = torch.einsum("...vij,...nj->...vni", rotation, points) + translation[..., None, :]
         image = torch.einsum("...vij,...vnj->...vni", self.intrinsics, local)
@@ -140,8 +147,10 @@ class Cameras:
 
     def validate(self, source: str) -> Cameras:
         """These cameras, once checked; raises UserError that names `source` and the first bad view."""
-        flat = self.world_to_camera.reshape(-1, 4, 4).double()
-        intrinsics = self.intrinsics.reshape(-1, 3, 3)
+        if self.height < 1 or self.width < 1:
+            raise UserError(f"{source}: images are {self.height}x{self.width}, expected at least 1x1")
+        flat = self.world_to_camera.reshape(-1, 4, 4).double().cpu()
+        intrinsics = self.intrinsics.reshape(-1, 3, 3).double().cpu()
         if len(flat) != len(intrinsics):
             raise UserError(f"{source}: {len(flat)} camera poses but {len(intrinsics)} intrinsics")
         for view, (transform, matrix) in enumerate(zip(flat, intrinsics, strict=True)):
@@ -159,6 +168,15 @@ class Cameras:
                 raise UserError(
                     f"{where} has a mirrored rotation (determinant -1); one axis is flipped: check"
                     " the file's axis convention"
+                )
+            if transform[3].tolist() != [0, 0, 0, 1]:
+                raise UserError(
+                    f"{where} has a transform whose last row is {transform[3].tolist()}; expected"
+                    " [0, 0, 0, 1]"
+                )
+            if matrix[2].tolist() != [0, 0, 1]:
+                raise UserError(
+                    f"{where} has intrinsics whose last row is {matrix[2].tolist()}; expected [0, 0, 1]"
                 )
             if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
                 raise UserError(
@@ -201,6 +219,14 @@ def invert_rigid(transform: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batc
     return inverse
 
 
+def skew(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Matrices that take x to the cross product of `vectors` with x."""
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    rows = [zero, -z, y, z, zero, -x, -y, x, zero]
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
 def pixel_centres(height: int, width: int) -> Float[Tensor, "h w 3"]:
     """Homogeneous pixel centres (u, v, 1), in pixels."""
     v, u = torch.meshgrid(
@@ -211,11 +237,9 @@ def pixel_centres(height: int, width: int) -> Float[Tensor, "h w 3"]:
     return torch.stack([u, v, torch.ones_like(u)], dim=-1)
 
 
-def intrinsics_from_fov(
-    vertical_fov_deg: float, height: int, width: int
-) -> Float[Tensor, "3 3"]:
+def intrinsics_from_fov(vertical_fov_deg: float, height: int, width: int) -> Float[Tensor, "3 3"]:
     """Square-pixel intrinsics [px] with the principal point in the middle."""
-    focal_px = 0.5 * height / torch.tan(torch.deg2rad(torch.tensor(vertical_fov_deg)) / 2)
-    return torch.tensor(
-        [[float(focal_px), 0.0, width / 2], [0.0, float(focal_px), height / 2], [0.0, 0.0, 1.0]]
-    )
+    if not 0 < vertical_fov_deg < 180:
+        raise UserError(f"field of view is {vertical_fov_deg} deg, expected between 0 and 180")
+    focal_px = 0.5 * height / math.tan(math.radians(vertical_fov_deg) / 2)
+    return torch.tensor([[focal_px, 0.0, width / 2], [0.0, focal_px, height / 2], [0.0, 0.0, 1.0]])

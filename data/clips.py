@@ -72,12 +72,15 @@ class Clip:
         """The same clip relative to its first frame, translations and depth divided by a scene scale.
 
         Without `scale` it is `scene_scale(...)`. The kept scale is the product of old and new.
+        Captures can lie far from their origin, so this is done in float64; the result has the
+        frames' dtype.
         """
+        cameras = self.cameras.to(torch.float64)
         if scale is None:
-            scale = scene_scale(self.cameras, None if self.depth is None else self.depth[0])
+            scale = scene_scale(cameras, None if self.depth is None else self.depth[0])
         return replace(
             self,
-            cameras=self.cameras.relative_to(0).rescaled(scale),
+            cameras=cameras.relative_to(0).rescaled(scale).to(self.frames.dtype),
             depth=None if self.depth is None else self.depth / scale,
             scale=self.scale * scale,
         )

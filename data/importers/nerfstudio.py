@@ -1,0 +1,330 @@
+"""nerfstudio's and NeRF-synthetic's `transforms.json`, in and out.
+
+The file holds camera-to-world transforms in OpenGL camera axes (x right, y up, z backward); they
+become OpenCV's here and nowhere else. World axes and unit of length stay the file's own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from configs.errors import UserError
+from data.cameras import Cameras, invert_rigid
+from data.clips import Clip
+from data.importers.distortion import Distortion
+from data.importers.fresh_folder import fresh_folder
+from data.importers.images import IMAGE_SUFFIXES, WHITE, Color, image_size, write_image
+from data.importers.posed_images import (
+    PosedImage,
+    Progress,
+    load_posed_images,
+    nearest_rigid,
+    spread,
+)
+
+OPENGL_TO_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+"""Flips the y and z axes of a camera; its own inverse."""
+
+FILE_NAMES = ("transforms.json", "transforms_train.json")
+
+PERSPECTIVE_MODELS = {
+    "PINHOLE",
+    "SIMPLE_PINHOLE",
+    "SIMPLE_RADIAL",
+    "RADIAL",
+    "OPENCV",
+    "PERSPECTIVE",
+}
+
+OUR_KEY = "stillscape"
+"""Under this key of the file we keep what a clip has and the format does not."""
+
+
+def read_nerfstudio(
+    path: Path | str,
+    height: int,
+    width: int,
+    *,
+    max_frames: int | None = None,
+    background: Color = WHITE,
+    apply_masks: bool = False,
+    progress: Progress | None = None,
+) -> Clip:
+    """The clip of a `transforms.json` (or of the folder that holds one), in the file's order.
+
+    Frames are undistorted, resized and centre-cropped to `height` x `width`, intrinsics with them.
+    Cameras are float64, in the file's world axes and units: the caller normalises. Depth maps that
+    the file may name are not read.
+
+    max_frames: at most so many, evenly spread over the file.
+    background: colour in [0, 1] behind transparent pixels and outside of masks.
+    apply_masks: paint what a frame's `mask_path` leaves out in `background`; without, masks are unused.
+
+    Intrinsics (`fl_x fl_y cx cy w h`, `camera_angle_x`, `k1 k2 k3 p1 p2`) are taken from the frame, else
+    from the whole file. Raises UserError for everything that is wrong with the file or its images.
+    """
+    path = _find_file(Path(path))
+    content = _read_json(path)
+    entries = content.get("frames")
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"{path}: expected a non-empty list under the key 'frames'")
+    camera_to_world = torch.stack(
+        [_transform(entry, f"{path}: frame {i}") for i, entry in enumerate(entries)]
+    )
+    world_to_camera = _checked(camera_to_world @ OPENGL_TO_OPENCV, str(path)).world_to_camera
+    ours = _our_content(content, len(entries), path)
+    chosen = spread(len(entries), max_frames, str(path))
+    images = [
+        _posed_image(entries[i], content, world_to_camera[i], path.parent, f"{path}: frame {i}")
+        for i in chosen
+    ]
+    frames, cameras = load_posed_images(
+        images,
+        height,
+        width,
+        background=background,
+        apply_masks=apply_masks,
+        progress=progress,
+    )
+    return Clip(
+        frames=frames,
+        cameras=cameras.validate(str(path)),
+        source=ours["source"],
+        num_path_frames=sum(i < ours["num_path_frames"] for i in chosen),
+        caption=ours["caption"],
+        scale=ours["scale"],
+    )
+
+
+def write_nerfstudio(clip: Clip, folder: Path | str) -> None:
+    """Writes `folder/transforms.json` and `folder/images/*.png` (8 bits a channel), in scene units.
+
+    Depth is not written. Raises UserError where the folder is not empty or can't be written.
+    """
+    folder = Path(folder)
+    camera_to_world = clip.cameras.camera_to_world.double().cpu() @ OPENGL_TO_OPENCV
+    intrinsics = clip.cameras.intrinsics.double().cpu()
+    frames = []
+    for i in range(clip.num_frames):
+        matrix = intrinsics[i]
+        frames.append(
+            {
+                "file_path": f"images/{i:05d}.png",
+                "fl_x": matrix[0, 0].item(),
+                "fl_y": matrix[1, 1].item(),
+                "cx": matrix[0, 2].item(),
+                "cy": matrix[1, 2].item(),
+                "transform_matrix": camera_to_world[i].tolist(),
+            }
+        )
+    content = {
+        "camera_model": "OPENCV",
+        "w": clip.cameras.width,
+        "h": clip.cameras.height,
+        OUR_KEY: {
+            "source": clip.source,
+            "num_path_frames": clip.num_path_frames,
+            "caption": clip.caption,
+            "scale": clip.scale,
+        },
+        "frames": frames,
+    }
+    with fresh_folder(folder, clip.frames.numel()) as temporary:
+        (temporary / "images").mkdir()
+        for frame, entry in zip(clip.frames, frames, strict=True):
+            write_image(frame, temporary / str(entry["file_path"]))
+        (temporary / FILE_NAMES[0]).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _find_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder; expected transforms.json or its folder")
+    for name in FILE_NAMES:
+        if (path / name).is_file():
+            return path / name
+    others = sorted(file.name for file in path.glob("*.json"))
+    hint = f"; it has {', '.join(others)}: name one of them" if others else ""
+    raise UserError(f"{path}: the folder has no {' or '.join(FILE_NAMES)}{hint}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not a JSON text file") from error
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object with a list 'frames'")
+    return content
+
+
+def _transform(entry: Any, where: str) -> Float[Tensor, "4 4"]:
+    """A frame's camera-to-world transform as the file has it."""
+    if not isinstance(entry, dict):
+        raise UserError(f"{where} is not a JSON object")
+    rows = entry.get("transform_matrix")
+    if rows is None:
+        raise UserError(f"{where} has no 'transform_matrix'")
+    try:
+        matrix = torch.tensor(rows, dtype=torch.float64)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{where}: 'transform_matrix' is not a 4x4 list of numbers") from error
+    if matrix.shape == (3, 4):
+        matrix = torch.cat([matrix, matrix.new_tensor([[0, 0, 0, 1]])])
+    if matrix.shape != (4, 4):
+        raise UserError(
+            f"{where}: 'transform_matrix' has shape {list(matrix.shape)}, expected 4x4 or 3x4"
+        )
+    return matrix
+
+
+def _checked(camera_to_world: Float[Tensor, "t 4 4"], source: str) -> Cameras:
+    """Cameras of these OpenCV transforms, refused where they are not rigid, then made exactly so."""
+    unit = torch.eye(3, dtype=torch.float64).expand(len(camera_to_world), 3, 3)
+    # Validated as they are in the file: inverting would hide a wrong last row.
+    Cameras(camera_to_world, unit, 1, 1).validate(source)
+    return Cameras(invert_rigid(nearest_rigid(camera_to_world)), unit, 1, 1)
+
+
+def _posed_image(
+    entry: dict[str, Any],
+    content: dict[str, Any],
+    world_to_camera: Float[Tensor, "4 4"],
+    folder: Path,
+    where: str,
+) -> PosedImage:
+    """What one frame of the file says, the whole file's values standing in for those it lacks."""
+    values = {**content, **entry}
+    image_path = _image_path(values.get("file_path"), folder, where)
+    height, width = _stated_size(values, image_path, where)
+    mask = values.get("mask_path")
+    if mask is not None and not isinstance(mask, str):
+        raise UserError(f"{where}: 'mask_path' is {mask!r}, expected a path")
+    return PosedImage(
+        path=image_path,
+        world_to_camera=world_to_camera,
+        intrinsics=_intrinsics(values, height, width, where),
+        height=height,
+        width=width,
+        distortion=_distortion(values, where),
+        mask=None if mask is None else folder / mask,
+    )
+
+
+def _image_path(file_path: Any, folder: Path, where: str) -> Path:
+    if not isinstance(file_path, str) or not file_path:
+        raise UserError(f"{where} has no 'file_path'")
+    path = folder / file_path.replace("\\", "/")
+    if path.is_file() or path.suffix.lower() in IMAGE_SUFFIXES:
+        return path
+    # NeRF-synthetic leaves the extension out.
+    candidates = [path.with_name(path.name + suffix) for suffix in sorted(IMAGE_SUFFIXES)]
+    return next((candidate for candidate in candidates if candidate.is_file()), path)
+
+
+def _stated_size(values: Mapping[str, Any], image_path: Path, where: str) -> tuple[int, int]:
+    """Height and width for which the intrinsics hold: the file's, else the image's own."""
+    height, width = _number(values, "h", where), _number(values, "w", where)
+    if height is None or width is None:
+        return image_size(image_path)
+    if height < 1 or width < 1:
+        raise UserError(f"{where}: image size h={height:g}, w={width:g}; expected at least 1x1")
+    return round(height), round(width)
+
+
+def _intrinsics(
+    values: Mapping[str, Any], height: int, width: int, where: str
+) -> Float[Tensor, "3 3"]:
+    focal_x = _focal(values, "fl_x", "camera_angle_x", width, where)
+    focal_y = _focal(values, "fl_y", "camera_angle_y", height, where)
+    if focal_x is None and focal_y is None:
+        raise UserError(f"{where} has no focal length: expected 'fl_x' or 'camera_angle_x'")
+    focal_x = focal_y if focal_x is None else focal_x
+    focal_y = focal_x if focal_y is None else focal_y
+    center_x, center_y = _number(values, "cx", where), _number(values, "cy", where)
+    center_x = width / 2 if center_x is None else center_x
+    center_y = height / 2 if center_y is None else center_y
+    return torch.tensor(
+        [[focal_x, 0, center_x], [0, focal_y, center_y], [0, 0, 1]], dtype=torch.float64
+    )
+
+
+def _focal(
+    values: Mapping[str, Any], focal_key: str, angle_key: str, side: int, where: str
+) -> float | None:
+    """Focal length [px] along one axis, given in pixels or as the full field of view [rad]."""
+    focal = _number(values, focal_key, where)
+    if focal is not None:
+        if focal <= 0:
+            raise UserError(f"{where}: focal length {focal_key} is {focal:g} px, expected > 0")
+        return focal
+    angle = _number(values, angle_key, where)
+    if angle is None:
+        return None
+    if not 0 < angle < math.pi:
+        raise UserError(f"{where}: {angle_key} is {angle:g} rad, expected between 0 and pi")
+    return 0.5 * side / math.tan(0.5 * angle)
+
+
+def _distortion(values: Mapping[str, Any], where: str) -> Distortion:
+    model = values.get("camera_model", "OPENCV")
+    fisheye = values.get("is_fisheye", False)
+    if str(model).upper() not in PERSPECTIVE_MODELS or fisheye is not False:
+        name = "is_fisheye" if fisheye is not False else f"camera_model {model!r}"
+        raise UserError(
+            f"{where}: {name} is not supported; expected a perspective camera"
+            f" ({', '.join(sorted(PERSPECTIVE_MODELS))}): undistort the images first"
+        )
+    if _number(values, "k4", where):
+        raise UserError(
+            f"{where}: distortion k4 is not supported (only k1, k2, k3, p1, p2): undistort the"
+            " images first"
+        )
+    names = ("k1", "k2", "k3", "p1", "p2")
+    return Distortion(**{name: _number(values, name, where) or 0.0 for name in names})
+
+
+def _number(values: Mapping[str, Any], key: str, where: str) -> float | None:
+    value = values.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{where}: '{key}' is {value!r}, expected a number")
+    return float(value)
+
+
+def _our_content(content: dict[str, Any], num_frames: int, path: Path) -> dict[str, Any]:
+    """What we keep beside the format, checked, with what stands in where the file is not ours."""
+    ours = {
+        "source": path.absolute().parent.name,
+        "num_path_frames": num_frames,
+        "caption": "",
+        "scale": 1.0,
+    }
+    found = content.get(OUR_KEY, {})
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: '{OUR_KEY}' is not a JSON object")
+    for key, stand_in in ours.items():
+        value = found.get(key, stand_in)
+        if type(value) is not type(stand_in):
+            raise UserError(f"{path}: '{OUR_KEY}.{key}' is {value!r}, expected {stand_in!r} or such")
+        ours[key] = value
+    if not 1 <= ours["num_path_frames"] <= num_frames or not 0 < ours["scale"] < math.inf:
+        raise UserError(
+            f"{path}: '{OUR_KEY}' says {ours['num_path_frames']} path frames of {num_frames} and"
+            f" scale {ours['scale']}; expected 1 to {num_frames} and a positive number"
+        )
+    return ours

@@ -1,0 +1,101 @@
+"""Procedural clips: endless static scenes with exact cameras and depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.cameras import Cameras, intrinsics_from_fov
+from data.clips import Clip
+from data.procedural.config import SceneConfig
+from data.procedural.layout import draw_scene
+from data.procedural.scene import SceneArrays
+from data.procedural.textures import GAMMA
+from data.procedural.tracer import trace
+from data.procedural.viewpoints import Viewpoints, draw_viewpoints
+
+MAX_ATTEMPTS = 200
+"""Scenes tried for one clip; about one in three will do."""
+
+
+def make_clip(seed: int, config: SceneConfig, *, num_threads: int = 1) -> Clip:
+    """A normalised clip: the path's frames, then near, then far extra views (see `extra_views`).
+
+    Bitwise a function of (seed, config); threads only share the work. The unit of length is the median
+    depth of the first frame, whose camera is the identity; `scale` is that depth in metres.
+    """
+    scene, views, lens = draw_posed_scene(seed, config)
+    size = (config.height, config.width)
+    linear, depth = trace(
+        scene,
+        views.camera_to_world,
+        lens,
+        *size,
+        supersampling=config.supersampling,
+        num_threads=num_threads,
+    )
+    rng = np.random.default_rng([seed, MAX_ATTEMPTS])
+    frames = torch.from_numpy(develop(linear, rng.uniform(0.36, 0.54))).movedim(-1, 1)
+    cameras = Cameras.from_camera_to_world(
+        torch.from_numpy(views.camera_to_world),
+        torch.from_numpy(lens).expand(len(frames), 3, 3),
+        *size,
+    )
+    clip = Clip(
+        frames=frames.contiguous(),
+        cameras=cameras,
+        source=f"procedural/{seed:08d}",
+        num_path_frames=config.num_frames,
+        depth=torch.from_numpy(depth),
+    ).normalised()
+    return Clip(
+        frames=clip.frames,
+        cameras=clip.cameras.to(torch.float32),
+        source=clip.source,
+        num_path_frames=clip.num_path_frames,
+        depth=clip.depth,
+        scale=clip.scale,
+    )
+
+
+def extra_views(config: SceneConfig) -> tuple[range, range]:
+    """Indices of a clip's near and far extra views."""
+    end_of_near = config.num_frames + config.num_near
+    return range(config.num_frames, end_of_near), range(end_of_near, end_of_near + config.num_far)
+
+
+def draw_posed_scene(
+    seed: int, config: SceneConfig
+) -> tuple[SceneArrays, Viewpoints, NDArray[np.float64]]:
+    """The scene of a clip, its cameras in metres, and the lens `[3 3]` in pixels."""
+    for attempt in range(MAX_ATTEMPTS):
+        rng = np.random.default_rng([seed, attempt])
+        fov = rng.uniform(*config.vertical_fov_deg)
+        lens = intrinsics_from_fov(fov, config.height, config.width).double().numpy()
+        half_angle = math.atan(config.width / 2 / lens[0, 0])
+        scene = draw_scene(
+            rng,
+            is_room=bool(rng.random() < config.room_share),
+            view_half_angle=half_angle,
+            rays_per_side=config.supersampling,
+        )
+        views = draw_viewpoints(rng, scene, lens, config)
+        if views is not None:
+            return scene, views, lens
+    raise AssertionError(f"no usable scene for seed {seed} in {MAX_ATTEMPTS} attempts")
+
+
+def develop(linear: NDArray[np.float32], brightness: float) -> NDArray[np.float32]:
+    """sRGB-like pictures in [0, 1] from linear colour `[v h w 3]`, all with one exposure.
+
+    The exposure takes the first picture's median luminance to `brightness`; highlights roll off softly.
+    """
+    luminance = linear[0] @ np.array([0.25, 0.65, 0.10], dtype=np.float32)
+    middle = max(float(np.median(luminance)), 1e-4)
+    exposure = -math.log(1 - brightness**GAMMA) / middle
+    developed = 1 - np.exp(-np.float32(exposure) * linear)
+    return developed ** np.float32(1 / GAMMA)

@@ -1,0 +1,93 @@
+"""LPIPS, with its backbone's weights from a file or from torchvision's download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from configs.errors import UserError
+
+Backbone = Literal["vgg", "alex"]
+DOWNLOADS = {
+    "vgg": "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "alex": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+}
+
+
+class PerceptualLoss(nn.Module):
+    """Mean LPIPS distance of two sets of frames; differentiable, its own weights frozen."""
+
+    def __init__(self, weights: Path | None = None, backbone: Backbone = "vgg") -> None:
+        super().__init__()
+        self.network = load_lpips(backbone, weights)
+
+    def forward(
+        self, frames: Float[Tensor, "*batch 3 h w"], target: Float[Tensor, "*batch 3 h w"]
+    ) -> Float[Tensor, ""]:
+        height, width = frames.shape[-2:]
+        first, second = (x.reshape(-1, 3, height, width) for x in (frames, target))
+        return self.network(first, second, normalize=True).mean()
+
+
+def load_lpips(backbone: Backbone, weights: Path | None = None) -> nn.Module:
+    """LPIPS v0.1 in eval mode, frozen. Takes frames in [0, 1] when called with `normalize=True`.
+
+    weights: the torchvision backbone's state dict (.pth or .safetensors); None takes torchvision's cached
+    or downloaded file. Raises UserError where lpips is not installed or the weights cannot be had.
+    """
+    try:
+        import models.torchvision_compat  # noqa: F401
+        import lpips
+    except ImportError as error:
+        raise UserError(
+            f"LPIPS needs packages that do not load ({error}): pip install 'stillscape[perceptual]'"
+        ) from error
+    # The linear heads ship inside the package; only the backbone is a download.
+    network = lpips.LPIPS(net=backbone, pnet_rand=True, verbose=False)
+    _load_backbone(network.net, _backbone_state(backbone, weights))
+    return network.eval().requires_grad_(False)
+
+
+def cached_backbone(backbone: Backbone) -> Path | None:
+    """torchvision's cached file of the backbone, if it is there."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / DOWNLOADS[backbone].rsplit("/", 1)[1]
+    return path if path.is_file() else None
+
+
+def _backbone_state(backbone: Backbone, weights: Path | None) -> dict[str, Tensor]:
+    path = weights or cached_backbone(backbone)
+    if path is None:
+        try:
+            return torch.hub.load_state_dict_from_url(
+                DOWNLOADS[backbone], check_hash=True, weights_only=True
+            )
+        except OSError as error:
+            raise UserError(
+                f"LPIPS needs the {backbone} weights and they cannot be downloaded ({error}); fetch"
+                f" {DOWNLOADS[backbone]} elsewhere and give its path"
+            ) from error
+    if not path.is_file():
+        raise UserError(f"{path} is missing; expected the {backbone} backbone's weights for LPIPS")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        # `weights_only` reads tensors alone and refuses pickled code.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} is not a readable weights file ({error})") from error
+
+
+def _load_backbone(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Loads torchvision's `features.N.*` into lpips' `sliceK.N.*` of the same layer numbers."""
+    for name, parameter in network.named_parameters():
+        layer = name.split(".", 1)[1]
+        source = state.get(f"features.{layer}")
+        if source is None or source.shape != parameter.shape:
+            raise UserError(f"the LPIPS backbone's weights have no fitting 'features.{layer}'")
+        parameter.data.copy_(source)

@@ -1,0 +1,118 @@
+"""A small regression that stands in for a model in the training tests, and a command that trains it.
+
+`python toy_task.py RECIPE key=value ...` behaves as `python -m train.run` does, with this task.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from configs.errors import run_command
+from configs.loader import Config, load_config
+from train.config import RunConfig
+from train.task import Validation
+
+FEATURES = 6
+
+
+class ToyConfig(Config):
+    kind: Literal["toy"] = "toy"
+    batch_size: int = 8
+    dropout: float = 0.1
+    noise: float = 0.01
+    seconds_per_batch: float = 0.0
+    nan_batches: tuple[int, ...] = ()
+    spike_batches: tuple[int, ...] = ()
+    signal_at_batch: int | None = None
+
+    def create(self, seed: int) -> ToyTask:
+        return ToyTask(self, seed)
+
+
+class ToyTask:
+    """Learns y = sin(sum of x) from batches that are a function of (seed, position) alone."""
+
+    def __init__(self, config: ToyConfig, seed: int) -> None:
+        self.config, self.seed = config, seed
+
+    def build(self) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            module = nn.Sequential(
+                nn.Linear(FEATURES, 16),
+                nn.GELU(),
+                nn.Dropout(self.config.dropout),
+                nn.Linear(16, 1),
+            )
+        module.register_buffer("target_scale", torch.tensor(2.0))
+        frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+        module.register_parameter("frozen", frozen)
+        return module
+
+    def loader(self, *, rank: int, world_size: int, start: int) -> ToyBatches:
+        return ToyBatches(self.config, self.seed, rank, world_size, start)
+
+    def losses(
+        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        noise = self.config.noise * torch.randn(batch["y"].shape, generator=generator)
+        fit = (model(batch["x"])[:, 0] * model.target_scale - batch["y"] - noise).square().mean()
+        return {"loss": fit * batch["weight"].mean(), "fit": fit}
+
+    def validate(self, model: nn.Module) -> Validation:
+        batch = toy_batch(self.seed, -1, 64)
+        error = (model(batch["x"])[:, 0] * model.target_scale - batch["y"]).square().mean()
+        return Validation({"mse": float(error)}, {"flat": torch.full((3, 4, 5), 0.5)})
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        save_file(model.state_dict(), folder / "model.safetensors")
+
+
+class ToyBatches:
+    def __init__(
+        self, config: ToyConfig, seed: int, rank: int, world_size: int, start: int
+    ) -> None:
+        self.config, self.seed, self.position = config, seed, start
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        while True:
+            batch = toy_batch(self.seed, self.position, self.config.batch_size)
+            if self.position in self.config.nan_batches:
+                batch["x"][0, 0] = torch.nan
+            if self.position in self.config.spike_batches:
+                batch["weight"].fill_(1e4)
+            if self.position == self.config.signal_at_batch:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(self.config.seconds_per_batch)
+            self.position += 1
+            yield {name: value[self.rank :: self.world_size] for name, value in batch.items()}
+
+
+def toy_batch(seed: int, position: int, size: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1000 * seed + position + 1)
+    x = torch.randn(size, FEATURES, generator=generator)
+    return {"x": x, "y": torch.sin(x.sum(dim=1)), "weight": torch.ones(size)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    from train.run import run
+
+    recipe, *overrides = sys.argv[1:] if argv is None else argv
+    config: RunConfig[Any] = load_config(recipe, overrides, RunConfig[ToyConfig])
+    return run(config)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run_command(main)

@@ -1,0 +1,217 @@
+"""What stands between the loop and the machine: one process here, DeepSpeed in `deepspeed_engine.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from configs.errors import UserError
+from configs.loader import Config
+from train.optimizer import OptimizerConfig, create_optimizer, trainable_parameters
+from train.ranks import Ranks
+from train.tensor_files import Entry
+
+
+class EngineConfig(Config):
+    """How the training runs on this machine."""
+
+    may_change: ClassVar = frozenset({"kind", "device", "zero_stage", "threads"})
+
+    kind: Literal["auto", "plain", "deepspeed"] = Field(
+        "auto", description="auto: plain for one process, DeepSpeed for several"
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: autocast; weights and optimizer stay in fp32"
+    )
+    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed only")
+    threads: int | None = Field(None, gt=0, description="CPU threads a process; null: the default")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """grad_norm: of all gradients, before clipping. applied: whether the weights moved."""
+
+    grad_norm: float
+    applied: bool
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Owns module, optimizer and precision. All methods are called by every rank together.
+
+    model: what tasks call.
+    """
+
+    ranks: Ranks
+    device: torch.device
+    model: nn.Module
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision in which losses are computed."""
+        ...
+
+    def backward(self, loss: Tensor, *, part: int, parts: int) -> None:
+        """Adds the gradient of loss / `parts`; `part` counts from 0 within the step."""
+        ...
+
+    def step(
+        self, *, lr: float, clip_norm: float | None, norm_limit: float, skip: bool
+    ) -> StepResult:
+        """Ends a step: updates the weights unless `skip`, or the norm isn't finite or above `norm_limit`."""
+        ...
+
+    def local_weights(self) -> dict[str, Tensor]:
+        """The trainable tensors as stored on this rank (ZeRO-3 stores a slice); writing to them counts."""
+        ...
+
+    def whole_weights(self) -> AbstractContextManager[nn.Module]:
+        """The bare module with every weight in full, for export."""
+        ...
+
+    def entries(self) -> dict[str, list[Entry]]:
+        """All that a checkpoint must hold, the same for every kind of engine and number of ranks."""
+        ...
+
+    def local_entries(self, local: Mapping[str, Tensor]) -> list[Entry]:
+        """Entries of tensors that are laid out like `local_weights` (an average of them, say)."""
+        ...
+
+    def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Takes back what `entries` gave. Raises UserError where names or shapes differ."""
+        ...
+
+    def load_local(self, local: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+        """Takes back into `local` what `local_entries` gave."""
+        ...
+
+
+class PlainEngine:
+    """The engine of a single process, on the CPU or one GPU."""
+
+    def __init__(
+        self, module: nn.Module, optimizer: OptimizerConfig, config: EngineConfig, ranks: Ranks
+    ) -> None:
+        self.config = config
+        self.ranks = ranks
+        self.device = ranks.device
+        self.model = module.to(self.device)
+        self.optimizer = create_optimizer(self.model, optimizer)
+        self.parameters = trainable_parameters(self.model)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        return autocast(self.device, self.config.precision)
+
+    def backward(self, loss: Tensor, *, part: int, parts: int) -> None:
+        (loss / parts if parts > 1 else loss).backward()
+
+    def step(
+        self, *, lr: float, clip_norm: float | None, norm_limit: float, skip: bool
+    ) -> StepResult:
+        limit = math.inf if clip_norm is None else clip_norm
+        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), limit))
+        applied = not skip and math.isfinite(norm) and norm <= norm_limit
+        if applied:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return StepResult(norm, applied)
+
+    def local_weights(self) -> dict[str, Tensor]:
+        return {name: p.detach() for name, p in self.parameters.items()}
+
+    @contextmanager
+    def whole_weights(self) -> Iterator[nn.Module]:
+        yield self.model
+
+    def entries(self) -> dict[str, list[Entry]]:
+        return {
+            "model": self.local_entries(self.local_weights() | persistent_buffers(self.model)),
+            "optimizer": [
+                Entry.of(f"{name}/{key}", value)
+                for name, parameter in self.parameters.items()
+                for key, value in sorted(self.optimizer.state[parameter].items())
+            ],
+        }
+
+    def local_entries(self, local: Mapping[str, Tensor]) -> list[Entry]:
+        return [Entry.of(name, tensor) for name, tensor in local.items()]
+
+    def load(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.load_local(self.local_weights() | persistent_buffers(self.model), tensors["model"])
+        for key, value in tensors["optimizer"].items():
+            name, _, slot = key.rpartition("/")
+            parameter = self.parameters[name]
+            device = "cpu" if value.ndim == 0 else parameter.device  # AdamW counts steps on the CPU
+            self.optimizer.state[parameter][slot] = value.to(device)
+
+    def load_local(self, local: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+        check_same_tensors({name: tuple(value.shape) for name, value in local.items()}, tensors)
+        with torch.no_grad():
+            for name, value in local.items():
+                value.copy_(tensors[name])
+
+
+def create_engine(
+    module: nn.Module, optimizer: OptimizerConfig, config: EngineConfig, ranks: Ranks
+) -> Engine:
+    """The engine that `config.kind` names. Raises UserError where it can't run here."""
+    kind = config.kind
+    if kind == "auto":
+        kind = "plain" if ranks.world_size == 1 else "deepspeed"
+    if kind == "plain":
+        if ranks.world_size > 1:
+            raise UserError(
+                f"engine.kind=plain trains in one process, but {ranks.world_size} were started;"
+                " use engine.kind=deepspeed"
+            )
+        return PlainEngine(module, optimizer, config, ranks)
+    raise UserError("engine.kind=deepspeed is not available")
+
+
+def set_threads(threads: int | None) -> None:
+    """Limits the CPU threads of PyTorch and of the rasteriser; None leaves their defaults."""
+    if threads is None:
+        return
+    import numba
+
+    torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.get_num_threads()))
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """bf16 autocast, or nothing for fp32."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers that belong to a module's saved state, by name."""
+    saved = set(module.state_dict())
+    return {name: value for name, value in module.named_buffers() if name in saved}
+
+
+def check_same_tensors(expected: Mapping[str, Sequence[int]], found: Mapping[str, Tensor]) -> None:
+    """Raises UserError where names or shapes of saved tensors are not the expected ones."""
+    different = sorted(set(expected) ^ set(found))
+    if different:
+        state = "is not in the checkpoint" if different[0] in expected else "is not in the model"
+        raise UserError(
+            f"{different[0]} {state} ({len(different)} such tensors): the code or recipe differs"
+            " from the one that saved it; start a new run with another name=..."
+        )
+    for name, shape in expected.items():
+        if tuple(found[name].shape) != tuple(shape):
+            raise UserError(
+                f"{name} is {list(found[name].shape)} in the checkpoint, but {list(shape)} in the"
+                " model; start a new run with another name=..."
+            )

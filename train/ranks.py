@@ -1,0 +1,100 @@
+"""The processes of a run, and the few things they tell each other outside the engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+
+from configs.errors import UserError
+
+T = TypeVar("T")
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process's place among `world_size`; every method is a collective call of all of them.
+
+    device: where float values travel (the backend decides).
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = CPU
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def maximum(self, values: Sequence[float]) -> list[float]:
+        """The largest over the ranks, value by value."""
+        return self._reduce(values, dist.ReduceOp.MAX)
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """The mean over the ranks, value by value, in float64."""
+        return [total / self.world_size for total in self._reduce(values, dist.ReduceOp.SUM)]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in rank order, on every rank."""
+        if self.world_size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+    def from_first(self, value: Any) -> Any:
+        """Rank 0's value on every rank."""
+        return self.gather(value if self.is_first else None)[0]
+
+    def on_first(self, action: Callable[[], T]) -> T:
+        """What `action` returns on rank 0, on every rank; a UserError there is raised on every rank."""
+        result: T | None = None
+        problem: str | None = None
+        if self.is_first:
+            try:
+                result = action()
+            except UserError as error:
+                problem = str(error)
+        problem, result = self.from_first((problem, result))
+        if problem is not None:
+            raise UserError(problem)
+        return cast(T, result)
+
+    def _reduce(self, values: Sequence[float], operation: Any) -> list[float]:
+        if self.world_size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, operation)
+        return tensor.tolist()
+
+
+@contextmanager
+def joined_ranks(device: str) -> Iterator[Ranks]:
+    """This process's ranks, from the variables that torchrun sets; a lone process needs none.
+
+    device: "auto", "cpu" or "cuda". Raises UserError where CUDA is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "engine.device=cuda, but PyTorch finds no CUDA device; use engine.device=cpu"
+        )
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    place = torch.device("cpu")
+    if on_gpu:
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    if world_size == 1:
+        yield Ranks(device=place)
+        return
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), world_size, place)
+    finally:
+        dist.destroy_process_group()

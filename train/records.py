@@ -1,0 +1,194 @@
+"""What a run writes down as it goes: metrics.jsonl, TensorBoard, sample pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+
+from data.durable_files import write_durably
+from train.task import Validation
+
+
+@dataclass(frozen=True)
+class TrainRecord:
+    """Means over the steps since the record before.
+
+    losses: the task's parts, over the steps that were applied.
+    grad_norm: before clipping. skipped: steps left out since the run began.
+    seconds: of one step ("step"), and its parts ("data", "loss", "backward", "optimizer").
+    """
+
+    step: int
+    losses: dict[str, float]
+    lr: float
+    grad_norm: float | None
+    skipped: int
+    samples_per_second: float
+    seconds: dict[str, float]
+
+
+class Sink(Protocol):
+    """Takes what happens in a run."""
+
+    def train(self, record: TrainRecord) -> None: ...
+
+    def validation(self, step: int, result: Validation) -> None: ...
+
+    def flush(self) -> None:
+        """Called before a checkpoint is written: what was taken so far must not get lost."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class Window:
+    """Sums over the steps since the last record; part of a checkpoint, so that means survive a stop."""
+
+    num_steps: int = 0
+    num_applied: int = 0
+    num_samples: int = 0
+    grad_norm: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(
+        self,
+        losses: Mapping[str, float],
+        grad_norm: float,
+        applied: bool,
+        num_samples: int,
+        seconds: Mapping[str, float],
+    ) -> None:
+        """Takes one step; its losses and norm count only where the weights moved."""
+        self.num_steps += 1
+        self.num_samples += num_samples
+        self.seconds = _sum(self.seconds, seconds)
+        if applied:
+            self.num_applied += 1
+            self.grad_norm += grad_norm
+            self.losses = _sum(self.losses, losses)
+
+    def record(self, step: int, lr: float, skipped: int) -> TrainRecord:
+        applied = max(1, self.num_applied)
+        return TrainRecord(
+            step=step,
+            losses={name: value / applied for name, value in self.losses.items()},
+            lr=lr,
+            grad_norm=self.grad_norm / applied if self.num_applied else None,
+            skipped=skipped,
+            samples_per_second=self.num_samples / max(self.seconds["step"], 1e-9),
+            seconds={name: value / self.num_steps for name, value in self.seconds.items()},
+        )
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class MetricsFile:
+    """metrics.jsonl: one line a record, `kind` "train" or "validation".
+
+    Opened at a step, it first drops the lines past it and any broken last line, so that a resumed run
+    leaves no step twice.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        if path.exists():
+            kept = [line for line in path.read_bytes().splitlines() if _is_until(line, step)]
+            write_durably(path, b"".join(line + b"\n" for line in kept))
+        self.file = path.open("ab")
+
+    def train(self, record: TrainRecord) -> None:
+        self._write({"kind": "train", **asdict(record)})
+
+    def validation(self, step: int, result: Validation) -> None:
+        self._write({"kind": "validation", "step": step, "scalars": result.scalars})
+
+    def flush(self) -> None:
+        os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self.file.write(json.dumps(record).encode() + b"\n")
+        self.file.flush()
+
+
+class TensorBoardLog:
+    """Scalars and pictures for TensorBoard; steps past the opening one are purged from the view."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def train(self, record: TrainRecord) -> None:
+        scalars = {f"train/{name}": value for name, value in record.losses.items()}
+        scalars |= {f"seconds/{name}": value for name, value in record.seconds.items()}
+        scalars |= {
+            "run/lr": record.lr,
+            "run/samples_per_second": record.samples_per_second,
+            "run/skipped": record.skipped,
+        }
+        if record.grad_norm is not None:
+            scalars["run/grad_norm"] = record.grad_norm
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, record.step)
+
+    def validation(self, step: int, result: Validation) -> None:
+        for name, value in result.scalars.items():
+            self.writer.add_scalar(f"validation/{name}", value, step)
+        for name, image in result.images.items():
+            self.writer.add_image(name, image.detach().float().cpu().clamp(0, 1), step)
+
+    def flush(self) -> None:
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class SamplePictures:
+    """samples/step_N_NAME.png for every picture of a validation."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def train(self, record: TrainRecord) -> None:
+        pass
+
+    def validation(self, step: int, result: Validation) -> None:
+        for name, image in result.images.items():
+            pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+            picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+            picture.save(self.folder / f"step_{step:08d}_{name}.png")
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _sum(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, float]:
+    total: defaultdict[str, float] = defaultdict(float, left)
+    for name, value in right.items():
+        total[name] += value
+    return dict(total)
+
+
+def _is_until(line: bytes, step: int) -> bool:
+    try:
+        return int(json.loads(line)["step"]) <= step
+    except (ValueError, KeyError, TypeError):
+        return False

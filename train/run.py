@@ -1,0 +1,73 @@
+"""The `train` command: one recipe, one run folder."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from configs.errors import EXIT_DONE, run_command
+
+if TYPE_CHECKING:
+    from train.config import RunConfig
+
+DESCRIPTION = """\
+Trains a model by a recipe. Everything a run writes goes to runs/<name>/: the resolved config.yaml,
+environment.json, metrics.jsonl, TensorBoard logs, sample pictures, checkpoints and, at the end, weights.
+An existing run is continued with resume=auto. SIGTERM, SIGUSR1 and Ctrl-C stop it with a checkpoint.
+
+exit codes: 0 done; 2 something to fix, told in one message; 75 stopped early, start again with resume=auto.
+"""
+EXAMPLE = (
+    "example: python -m train.run configs/tiny/reconstruction.yaml name=my_run loop.steps=2000"
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="train",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", help="YAML file, such as configs/tiny/reconstruction.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe")
+    arguments = parser.parse_args(argv)
+
+    from configs.loader import load_config
+    from train.config import RunConfig
+    from train.tasks.registry import AnyTaskConfig
+
+    config: RunConfig[Any] = load_config(
+        arguments.recipe, arguments.overrides, RunConfig[AnyTaskConfig]
+    )
+    return run(config)
+
+
+def run(config: RunConfig[Any]) -> int:
+    """Trains by a whole recipe, in this process's place among the ranks; returns the exit code."""
+    from train.engine import create_engine, set_threads
+    from train.loop import Outcome, train_loop
+    from train.ranks import joined_ranks
+    from train.run_folder import RunFolder
+    from train.stopping import EXIT_REQUEUE, StopRequest
+
+    set_threads(config.engine.threads)
+    with StopRequest(config.loop.max_minutes) as stop, joined_ranks(config.engine.device) as ranks:
+        folder = RunFolder(config)
+        for change in ranks.on_first(folder.check):
+            if ranks.is_first:
+                print(f"changed since the last start: {change}")
+        task = config.task.create(config.seed)
+        engine = create_engine(task.build(), config.optimizer, config.engine, ranks)
+        with folder.held_by(ranks):
+            outcome = train_loop(task, config, engine, folder, stop)
+    if outcome is Outcome.DONE:
+        return EXIT_DONE
+    reason = f"{stop.caught.name} came" if stop.caught else "the time budget is used up"
+    if ranks.is_first:
+        print(f"stopped with a checkpoint, since {reason}; continue with resume=auto")
+    return EXIT_REQUEUE
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,86 @@
+"""The one seam between the training loop and what it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a task reports about a model.
+
+    scalars: named figures, such as PSNR [dB].
+    images: named pictures `[3 h w]` in [0, 1]; their sizes may differ.
+    """
+
+    scalars: dict[str, float] = field(default_factory=dict)
+    images: dict[str, Float[Tensor, "3 h w"]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """An endless stream of training batches.
+
+    Each item is this rank's share of the next global batch, stacked along axis 0. What it holds may
+    depend on the run's seed and its place in the stream alone, so that a stream opened with `start=n`
+    gives what another gives after n items.
+    """
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]: ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Builds a model and says how it is trained, judged and exported; the loop does the rest.
+
+    - `build` holds only what trains. Frozen helpers (autoencoder, text encoder) stay in the task, outside
+      the engine, which would shard and save them.
+    - `losses` and `validate` get `model` as the engine wraps it: call it (`model(x)`) or read its attributes,
+      but do not test its class. `export` gets the bare module of `build`.
+    - Randomness comes from `generator` (a CPU generator seeded by run seed, step, part of the batch and
+      rank) or, where the result must not depend on the number of ranks, from the loader's samples. Layers
+      that take no generator (dropout) draw from torch's global one, which the loop seeds in the same way.
+    - Under `engine.precision=bf16` `losses` and `validate` run inside autocast; turn it off around what
+      needs full precision.
+    """
+
+    def build(self) -> nn.Module:
+        """The module to train, with its initial weights; the same on every call and rank."""
+        ...
+
+    def loader(self, *, rank: int, world_size: int, start: int) -> Batches:
+        """The stream for one rank, `start` global batches in."""
+        ...
+
+    def losses(
+        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Named scalars of one batch: "loss" is minimised, all are logged. The same names on every rank."""
+        ...
+
+    def validate(self, model: nn.Module) -> Validation:
+        """Scores on fixed data; called in eval mode, without gradients, on every rank."""
+        ...
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Writes the weights for use (safetensors and config.json)."""
+        ...
+
+
+@runtime_checkable
+class TaskConfig(Protocol):
+    """A task's part of a recipe."""
+
+    @property
+    def kind(self) -> str: ...
+
+    def create(self, seed: int) -> Task: ...
+
+    def model_dump(self, *, mode: str = ...) -> dict[str, Any]: ...

@@ -1,0 +1,264 @@
+"""The reconstruction task: trains LaLRM to turn a clip's latents and cameras into Gaussians.
+
+A batch holds clips cut by the view sampler: input frames, from which the frozen autoencoder makes latents,
+and supervision views ("seen" ones among the inputs, "unseen" ones outside their span) that the predicted
+Gaussians are rendered to. Wonderland, sec. 3.3 and 4.1; weights that the paper leaves out are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from models.rendering.render import render
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from configs.errors import UserError
+from configs.loader import Config
+from data.cameras import Cameras, stack_cameras
+from data.clips import Clip
+from data.loader import ClipLoader
+from data.shard_index import ShardIndex
+from data.shard_samples import ShardClip
+from data.shards import open_clip
+from data.views import ViewSampler, ViewSamplerConfig, load_selection
+from models.autoencoder import VideoAutoencoder, load_autoencoder
+from models.gaussians import Gaussians
+from models.lalrm import LaLRM, LaLRMConfig
+from models.perceptual import PerceptualLoss
+from models.precision import full_precision
+from train import losses
+from train.task import Validation
+
+DEPTH_LIMIT = 30.0
+"""Depths beyond this many scene units (sky) are supervised as lying here."""
+VALIDATION_UNSEEN_VIEWS = 8
+
+
+class LossConfig(Config):
+    """Weights of the loss's parts. The paper publishes none."""
+
+    mse: float = Field(1.0, ge=0)
+    perceptual: float = Field(0.0, ge=0)
+    perceptual_weights: Path | None = Field(
+        None, description="VGG-16 weights file; without it torchvision downloads them"
+    )
+    depth: float = Field(0.0, ge=0, description="L1 of the log ray distance, where depth is known")
+    opacity: float = Field(0.0, ge=0, description="mean opacity")
+    scale: float = Field(0.0, ge=0, description="scales above `scale_limit`")
+    scale_limit: float = Field(0.3, gt=0, description="as a share of the Gaussian's distance")
+
+
+class ReconstructionConfig(Config):
+    """Everything that the reconstruction task needs beside the loop's own settings."""
+
+    kind: Literal["reconstruction"] = "reconstruction"
+    model: LaLRMConfig = LaLRMConfig()
+    init_from: Path | None = Field(
+        None, description="weights folder of an earlier stage; its sizes must equal `model`'s"
+    )
+    autoencoder: Path = Field(description="weights folder of the video autoencoder")
+    data: list[Path] = Field(description="shard folders to train on", min_length=1)
+    data_weights: list[float] | None = Field(None, description="mixing weights of the folders")
+    validation_data: Path = Field(description="shard folder to validate on")
+    num_validation_clips: int = Field(32, gt=0)
+    batch_size: int = Field(8, gt=0, description="clips a step, over all ranks")
+    num_workers: int = Field(1, ge=0, description="loading processes a rank")
+    views: ViewSamplerConfig = ViewSamplerConfig()
+    scale_jitter: float = Field(
+        0.0, ge=0, description="standard deviation of a random log factor on the scene scale"
+    )
+    loss: LossConfig = LossConfig()
+    background: float = Field(0.5, ge=0, le=1, description="grey behind the Gaussians")
+    color_skip_clips: int = Field(
+        256, gt=0, description="clips for the closed-form start of the colour skip"
+    )
+
+    def create(self, seed: int) -> ReconstructionTask:
+        return ReconstructionTask(self, seed)
+
+
+class ReconstructionTask:
+    """Implements `train.task.Task` for LaLRM."""
+
+    def __init__(self, config: ReconstructionConfig, seed: int) -> None:
+        self.config, self.seed = config, seed
+        self.autoencoder: VideoAutoencoder = load_autoencoder(config.autoencoder)
+        self.perceptual = (
+            PerceptualLoss(config.loss.perceptual_weights) if config.loss.perceptual else None
+        )
+        self.indices = [ShardIndex.load(folder) for folder in config.data]
+        self.validation_clips = self._load_validation()
+
+    def build(self) -> LaLRM:
+        """LaLRM from `init_from`, or new with its colour skip fitted in closed form."""
+        if self.config.init_from is not None:
+            model = LaLRM.from_pretrained(self.config.init_from)
+            _check_same_sizes(model.config, self.config.model, self.config.init_from)
+            model.config = self.config.model
+            return model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = LaLRM(self.config.model)
+        if model.color_skip is not None:
+            latents, frames = self._color_skip_data()
+            model.color_skip.fit(latents, frames)
+        return model
+
+    def loader(self, *, rank: int, world_size: int, start: int) -> ClipLoader:
+        config = self.config
+        weights = config.data_weights or [float(len(index)) for index in self.indices]
+        return ClipLoader(
+            list(zip(self.indices, weights, strict=True)),
+            batch_size=config.batch_size,
+            seed=self.seed,
+            transform=ReconstructionSample(ViewSampler(config.views), config.scale_jitter),
+            num_workers=config.num_workers,
+            rank=rank,
+            world_size=world_size,
+            start=start,
+        )
+
+    def losses(
+        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Named parts; "loss" is their weighted sum, "psnr" is for reading only."""
+        weights = self.config.loss
+        inputs, targets = batch_cameras(batch, "input"), batch_cameras(batch, "target")
+        with torch.no_grad():
+            latents = self.autoencoder.encode(batch["input_frames"])
+        gaussians = model(latents, inputs)
+        with full_precision(gaussians.means.device):
+            drawn = self.render(gaussians, targets).frames
+            mse = F.mse_loss(drawn, batch["target_frames"])
+            parts = {"mse": mse}
+            if self.perceptual is not None:
+                parts["perceptual"] = self.perceptual(drawn, batch["target_frames"])
+            if weights.depth:
+                truth = losses.half_resolution_distance(batch["input_depth"], inputs)
+                parts["depth"] = losses.log_distance_loss(
+                    losses.ray_distance(gaussians, inputs), truth
+                )
+            if weights.opacity:
+                parts["opacity"] = losses.opacity_regulariser(gaussians)
+            if weights.scale:
+                parts["scale"] = losses.scale_regulariser(gaussians, weights.scale_limit)
+        total = sum(getattr(weights, name) * value for name, value in parts.items())
+        with torch.no_grad():
+            psnr = -10 * torch.log10(mse)
+        return {"loss": total, **parts, "psnr": psnr}
+
+    def render(self, gaussians: Gaussians, cameras: Cameras) -> Any:
+        """Renders over the task's grey background."""
+        background = gaussians.means.new_full((3,), self.config.background)
+        return render(gaussians, cameras, background=background)
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> Validation:
+        """PSNR on seen and unseen views and depth error of fixed clips; a picture of the first four."""
+        scores: dict[str, list[float]] = {"psnr_seen": [], "psnr_unseen": [], "log_depth_error": []}
+        images = {}
+        for number, (inputs, views) in enumerate(self.validation_clips):
+            cameras = stack_cameras([inputs.cameras])
+            gaussians = model(self.autoencoder.encode(inputs.frames[None]), cameras)
+            drawn = self.render(gaussians, stack_cameras([views.cameras])).frames[0].clamp(0, 1)
+            error = (drawn - views.frames).square().mean(dim=(1, 2, 3))
+            psnr = -10 * torch.log10(error.clamp_min(1e-10))
+            scores["psnr_seen"].append(float(psnr[: inputs.num_frames].mean()))
+            if views.num_frames > inputs.num_frames:
+                scores["psnr_unseen"].append(float(psnr[inputs.num_frames :].mean()))
+            if inputs.depth is not None:
+                depth = inputs.depth[None].clamp(max=DEPTH_LIMIT)
+                truth = losses.half_resolution_distance(depth, cameras)
+                predicted = losses.ray_distance(gaussians, cameras).unflatten(-1, truth.shape[-2:])
+                scores["log_depth_error"].append(
+                    float(losses.log_distance_loss(predicted, truth))
+                )
+            if number < 4:
+                images[f"clip_{number}"] = _picture(views.frames, drawn, inputs.num_frames)
+        means = {name: sum(values) / len(values) for name, values in scores.items() if values}
+        return Validation(scalars=means, images=images)
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        assert isinstance(model, LaLRM)
+        model.save_pretrained(folder)
+
+    def _load_validation(self) -> list[tuple[Clip, Clip]]:
+        """Input frames, and every view to be judged: the input frames, then the unseen ones."""
+        index = ShardIndex.load(self.config.validation_data)
+        config = self.config.views
+        sampler = ViewSampler(
+            config.model_copy(
+                update={"num_seen": config.num_input, "num_unseen": VALIDATION_UNSEEN_VIEWS}
+            )
+        )
+        pairs = []
+        for number in range(min(self.config.num_validation_clips, len(index))):
+            handle = open_clip(index, number)
+            chosen = sampler.evaluation(handle.num_frames, handle.num_path_frames)
+            pairs.append(load_selection(handle, chosen))
+        return pairs
+
+    def _color_skip_data(self) -> tuple[Tensor, Tensor]:
+        index = self.indices[0]
+        sampler = ViewSampler(self.config.views)
+        frames = []
+        for number in range(min(self.config.color_skip_clips, len(index))):
+            handle = open_clip(index, number)
+            chosen = sampler.evaluation(handle.num_frames, handle.num_path_frames)
+            frames.append(load_selection(handle, chosen, depth=False)[0].frames)
+        stacked = torch.stack(frames)
+        with torch.no_grad():
+            return torch.cat([self.autoencoder.encode(x) for x in stacked.split(16)]), stacked
+
+
+class ReconstructionSample:
+    """Turns a lazy clip into one training sample; runs in the loader's workers."""
+
+    def __init__(self, sampler: ViewSampler, scale_jitter: float) -> None:
+        self.sampler, self.scale_jitter = sampler, scale_jitter
+
+    def __call__(self, handle: ShardClip, generator: torch.Generator) -> dict[str, Tensor]:
+        chosen = self.sampler.sample(handle.num_frames, handle.num_path_frames, generator)
+        inputs, targets = load_selection(handle, chosen)
+        factor = 1.0
+        if self.scale_jitter:
+            factor = math.exp(self.scale_jitter * float(torch.randn((), generator=generator)))
+        depth = inputs.depth if inputs.depth is not None else torch.zeros(inputs.frames[:, 0].shape)
+        sample = {"input_depth": depth.clamp(max=DEPTH_LIMIT) / factor}
+        for prefix, clip in (("input", inputs), ("target", targets)):
+            cameras = clip.cameras.rescaled(factor)
+            sample[f"{prefix}_frames"] = clip.frames
+            sample[f"{prefix}_world_to_camera"] = cameras.world_to_camera
+            sample[f"{prefix}_intrinsics"] = cameras.intrinsics
+        return sample
+
+
+def batch_cameras(batch: dict[str, Tensor], prefix: str) -> Cameras:
+    """The batched cameras that belong to `prefix`_frames."""
+    height, width = batch[f"{prefix}_frames"].shape[-2:]
+    return Cameras(
+        batch[f"{prefix}_world_to_camera"], batch[f"{prefix}_intrinsics"], height, width
+    )
+
+
+def _picture(truth: Tensor, drawn: Tensor, num_input: int) -> Tensor:
+    """Truth above render: three input views, then up to three unseen ones."""
+    unseen = list(range(num_input, len(truth)))
+    views = [0, num_input // 2, num_input - 1, *unseen[:: max(1, len(unseen) // 3)][:3]]
+    rows = [torch.cat(list(images[views]), dim=-1) for images in (truth, drawn)]
+    return torch.cat(rows, dim=-2)
+
+
+def _check_same_sizes(found: LaLRMConfig, wanted: LaLRMConfig, folder: Path) -> None:
+    for key in ("latent_channels", "width", "depth", "heads", "mlp_ratio", "patch",
+                "temporal_alignment", "color_skip"):  # fmt: skip
+        if getattr(found, key) != getattr(wanted, key):
+            raise UserError(
+                f"{folder}: {key} is {getattr(found, key)}, but the recipe's task.model.{key} is"
+                f" {getattr(wanted, key)}; make them equal, or drop task.init_from"
+            )
