@@ -17,7 +17,7 @@ import yaml
 
 KeyPath = tuple[str | int, ...]
 
-MAX_NODES = 100_000  # an alias can name an alias: a few lines could otherwise unfold without end
+MAX_NODES = 20_000  # an alias can name an alias: a few lines could otherwise unfold without end
 
 _SCALARS = {
     "tag:yaml.org,2002:null": (r"~|null|Null|NULL|", "~nN\0"),

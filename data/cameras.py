@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -72,7 +73,7 @@ class Cameras:
             intrinsics=self.intrinsics[..., views, :, :],
         )
 
-    def to(self, *args: torch.device | torch.dtype | str) -> Cameras:
+    def to(self, *args: Any) -> Cameras:
         """A copy on another device or in another dtype, as `Tensor.to`."""
         return replace(
             self,

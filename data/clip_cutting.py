@@ -49,8 +49,8 @@ def cut_capture(capture: Clip, num_frames: int, stride: int, num_extra: int) -> 
             source=f"{capture.source}/{len(clips):03d}",
         )
         clips.append(clip.normalised())
-    unused = [view for view in range(total) if view not in used]
-    return Cut(clips, total, unused)
+    unused = [view for view in range(capture.num_frames) if view not in used]
+    return Cut(clips, capture.num_frames, unused)
 
 
 def _extra_views(path: list[int], total: int, count: int) -> list[int]:

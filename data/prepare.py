@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +73,23 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("photos", help="a folder of photos without cameras")
     command.add_argument("path", type=Path, metavar="FOLDER")
+    command.add_argument(
+        "--ordered",
+        action="store_true",
+        help="the photos follow each other as in a video: match neighbours only, which is faster",
+    )
     _add_capture_options(command)
     command = commands.add_parser("video", help="a video without cameras")
     command.add_argument("path", type=Path, metavar="FILE")
+    command.add_argument(
+        "--every", type=positive, default=1, help="place every so-manieth frame (default: 1)"
+    )
+    command.add_argument(
+        "--max-video-frames",
+        type=positive,
+        default=120,
+        help="and so many at most, from the start (default: %(default)s)",
+    )
     _add_capture_options(command)
     command = commands.add_parser("transforms", help="nerfstudio's transforms.json and its images")
     command.add_argument("path", type=Path, metavar="FILE_OR_FOLDER")
@@ -95,6 +108,7 @@ def prepare_procedural(args: argparse.Namespace) -> int:
     from configs.loader import load_config
     from data.procedural.config import SceneConfig
     from data.procedural_shards import procedural_recipe, write_procedural
+    from data.progress_bars import progress_bar
     from data.shard_writing import ShardWriter
     from data.views import check_frame_count
 
@@ -139,8 +153,9 @@ def prepare_procedural(args: argparse.Namespace) -> int:
 
 def prepare_capture(args: argparse.Namespace) -> int:
     """A capture, with or without cameras, to shards; says what was left out."""
-    from data.capture_reading import read_capture
+    from data.capture_reading import CaptureOptions, read_capture
     from data.clip_cutting import cut_capture
+    from data.progress_bars import stage_bars
     from data.shard_writing import ShardWriter
     from data.views import check_frame_count
 
@@ -157,8 +172,17 @@ def prepare_capture(args: argparse.Namespace) -> int:
     }
     started = time.monotonic()
     with ShardWriter(args.out, recipe=recipe, **_writer_options(args)) as writer:
-        options = {name: getattr(args, name, None) for name in ("images", "max_frames")}
-        capture, account = read_capture(args.command, args.path, height, width, **options)
+        options = CaptureOptions(
+            **{
+                field.name: getattr(args, field.name)
+                for field in fields(CaptureOptions)
+                if hasattr(args, field.name)
+            }
+        )
+        with stage_bars() as progress:
+            capture, account = read_capture(
+                args.command, args.path, height, width, options, progress
+            )
         cut = cut_capture(capture, args.frames, args.stride, args.extra)
         for clip in cut.clips[writer.num_done :]:
             writer.add_clip(clip)
@@ -173,6 +197,7 @@ def check(folder: Path) -> int:
     """Reads all of a shard folder and prints what was found; exit code 2 where anything is damaged."""
     from rich.console import Console
 
+    from data.progress_bars import progress_bar
     from data.shard_index import ShardIndex
     from data.shards import verify
 
@@ -208,29 +233,6 @@ def report(folder: Path, account: dict[str, str]) -> None:
         if value:
             table.add_row(name, value)
     Console().print(table)
-
-
-@contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a bar with the time left; gives the function that moves it on by a number of steps."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda steps: progress.advance(task, steps)
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -296,7 +298,10 @@ def _add_output_options(
         "--image",
         choices=["png", "jpeg"],
         default="png",
-        help="png keeps frames exactly to 8 bits; jpeg (quality 95) is smaller (default: png)",
+        help="png keeps frames exactly to 8 bits; jpeg is smaller (default: png)",
+    )
+    command.add_argument(
+        "--jpeg-quality", type=int, choices=range(1, 101), default=95, metavar="1-100"
     )
     command.add_argument(
         "--depth",
@@ -315,7 +320,9 @@ def _writer_options(args: argparse.Namespace) -> dict[str, Any]:
     from data.shard_index import SampleFormat
 
     return {
-        "sample_format": SampleFormat(image=args.image, depth=args.depth),
+        "sample_format": SampleFormat(
+            image=args.image, jpeg_quality=args.jpeg_quality, depth=args.depth
+        ),
         "clips_per_shard": args.clips_per_shard,
         "existing": "resume" if args.resume else "overwrite" if args.overwrite else "refuse",
     }

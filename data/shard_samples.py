@@ -177,21 +177,21 @@ class ShardClip:
     def _read_cameras(self) -> None:
         try:
             fields = json.loads(self._members["cameras.json"])
-            self.cameras = Cameras(
-                torch.tensor(fields["world_to_camera"], dtype=torch.float32).reshape(-1, 4, 4),
-                torch.tensor(fields["intrinsics"], dtype=torch.float32).reshape(-1, 3, 3),
-                int(fields["height"]),
-                int(fields["width"]),
-            )
+            world_to_camera = torch.tensor(fields["world_to_camera"], dtype=torch.float32)
+            intrinsics = torch.tensor(fields["intrinsics"], dtype=torch.float32)
+            height, width = int(fields["height"]), int(fields["width"])
             self.num_path_frames = int(fields["num_path_frames"])
             self.scale = float(fields["scale"])
             self.source, self.caption = str(fields["source"]), str(fields["caption"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise self._damaged(f"cameras.json is missing or malformed ({error!r})") from error
-        if len(self.cameras.intrinsics) != self.cameras.num_views:
+        shapes = (tuple(world_to_camera.shape[1:]), tuple(intrinsics.shape[1:]))
+        if shapes != ((4, 4), (3, 3)) or len(world_to_camera) != len(intrinsics):
             raise self._damaged(
-                f"{self.cameras.num_views} poses but {len(self.cameras.intrinsics)} intrinsics"
+                f"{len(world_to_camera)} poses of {shapes[0]} but {len(intrinsics)} intrinsics of"
+                f" {shapes[1]}; expected one (4, 4) and one (3, 3) a frame"
             )
+        self.cameras = Cameras(world_to_camera, intrinsics, height, width)
 
     def _decode_image(self, suffix: str) -> UInt8[np.ndarray, "h w 3"]:
         expected = (self.cameras.width, self.cameras.height)

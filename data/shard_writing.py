@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable
@@ -209,10 +210,10 @@ class ShardWriter:
 
     def _begin(self) -> None:
         """Takes the folder. At each moment it holds a finished set or says that it is unfinished."""
-        self._begun = True
         self._made_folder = not self.folder.exists()
         with disk_errors_explained(self.folder, 0):
             self.folder.mkdir(parents=True, exist_ok=True)
+        self._begun = True
         self._publish_unfinished()
         for path in [self._index_path, *self._stale]:
             path.unlink(missing_ok=True)
@@ -277,12 +278,10 @@ class ShardWriter:
     def _drop_shard(self) -> None:
         if self._file is not None:
             # Closing flushes, which fails again on a full disk; the file goes either way.
-            try:
+            with contextlib.suppress(OSError):
                 self._file.close()
-            except OSError:
-                self._file = None
+            self._temporary_path.unlink(missing_ok=True)
         self._file, self._samples = None, []
-        self._temporary_path.unlink(missing_ok=True)
 
     def _publish_unfinished(self) -> None:
         write_durably(self._unfinished_path, self._content().to_json())
@@ -357,6 +356,7 @@ def tensor_writer(
     return ShardWriter(
         index.folder,
         recipe={"clips": index.fingerprint, **recipe},
+        clips_per_shard=index.content.shards[0].num_clips,
         name=name,
         existing=existing,
         expected=len(index),

@@ -57,30 +57,43 @@ class Verification:
 def verify(
     folder: str | Path, progress: Callable[[int], None] = lambda clips: None
 ) -> Verification:
-    """Reads everything in a shard folder: hashes every shard and decodes every sample.
+    """Reads everything in a shard folder: hashes every shard and decodes every sample and its tensors.
 
     `progress` is called with the number of clips dealt with since its last call. Raises UserError where
     there is no index to hold the shards against.
     """
     index = ShardIndex.load(folder)
+    problems = _check_set(index, functools.partial(_check_clip, index), progress)
+    for path in sorted(index.folder.glob("*.index.json")):
+        name = path.name.removesuffix(".index.json")
+        tensors = index.tensors(name)
+        check = functools.partial(_check_tensors, index, name)
+        problems += _check_set(tensors, check, lambda samples: None)
+    num_bytes = sum(shard.bytes for shard in index.content.shards)
+    return Verification(len(index.content.shards), len(index), num_bytes, problems)
+
+
+def _check_set(
+    index: ShardIndex, check: Callable[[int], list[str]], progress: Callable[[int], None]
+) -> list[str]:
+    """The problems of each shard file, and those that `check` finds in each sample by its number."""
     problems: list[str] = []
     number = 0
     for shard in index.content.shards:
         path = index.folder / shard.file
         if not path.is_file():
             problems.append(
-                f"{path}: the shard is missing, and its {shard.num_clips} clips with it"
+                f"{path}: the shard is missing, and its {shard.num_clips} samples with it"
             )
             number += shard.num_clips
             progress(shard.num_clips)
             continue
         problems += _check_file(path, shard)
         for _ in shard.samples:
-            problems += _check_clip(index, number)
+            problems += check(number)
             number += 1
             progress(1)
-    num_bytes = sum(shard.bytes for shard in index.content.shards)
-    return Verification(len(index.content.shards), len(index), num_bytes, problems)
+    return problems
 
 
 def _check_file(path: Path, shard: ShardRecord) -> list[str]:
@@ -91,6 +104,14 @@ def _check_file(path: Path, shard: ShardRecord) -> list[str]:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != shard.sha256:
         return [f"{path}: its sha256 is {digest[:12]}..., the index says {shard.sha256[:12]}..."]
+    return []
+
+
+def _check_tensors(index: ShardIndex, name: str, number: int) -> list[str]:
+    try:
+        read_tensors(index, number, name)
+    except DamagedSample as error:
+        return [f"{error.file}: sample {error.key}: {error.reason}"]
     return []
 
 

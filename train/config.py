@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,8 +12,6 @@ from train.engine import EngineConfig
 from train.guard import GuardConfig
 from train.optimizer import OptimizerConfig
 from train.schedule import ScheduleConfig
-
-TaskConfigT = TypeVar("TaskConfigT")
 
 
 class LoopConfig(Config):
@@ -36,7 +34,7 @@ class LoopConfig(Config):
     max_minutes: float | None = Field(None, gt=0, description="then stop with a checkpoint")
 
 
-class RunConfig(Config, Generic[TaskConfigT]):
+class RunConfig(Config):
     """One training run.
 
     A class lists as `may_change` the keys that a resumed run may set anew: those that do not alter what
@@ -48,7 +46,9 @@ class RunConfig(Config, Generic[TaskConfigT]):
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", description="folder below runs_root"
     )
-    task: TaskConfigT
+    task: Any = Field(
+        description="a `train.task.TaskConfig`; `train.tasks.registry` has those we offer"
+    )
     seed: int = 0
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()

@@ -36,6 +36,14 @@ class EngineConfig(Config):
 
 
 @dataclass(frozen=True)
+class StepRule:
+    """What one optimizer step is made of: so many backward passes, and the largest gradient norm."""
+
+    parts: int = 1
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True)
 class StepResult:
     """grad_norm: of all gradients, before clipping. applied: whether the weights moved."""
 
@@ -58,18 +66,23 @@ class Engine(Protocol):
         """The precision in which losses are computed."""
         ...
 
-    def backward(self, loss: Tensor, *, part: int, parts: int) -> None:
-        """Adds the gradient of loss / `parts`; `part` counts from 0 within the step."""
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of loss / `rule.parts`; called that many times before each `step`."""
         ...
 
-    def step(
-        self, *, lr: float, clip_norm: float | None, norm_limit: float, skip: bool
-    ) -> StepResult:
-        """Ends a step: updates the weights unless `skip`, or the norm isn't finite or above `norm_limit`."""
+    def step(self, *, lr: float, norm_limit: float, skip: bool) -> StepResult:
+        """Updates the weights, unless `skip`, or the norm isn't finite or above `norm_limit`.
+
+        Either way the gradients are gone after it.
+        """
         ...
 
     def local_weights(self) -> dict[str, Tensor]:
-        """The trainable tensors as stored on this rank (ZeRO-3 stores a slice); writing to them counts."""
+        """The trainable tensors as stored on this rank (ZeRO-3 stores a slice)."""
+        ...
+
+    def weights_changed(self) -> None:
+        """Must be called after `local_weights` were written to, before the model is called again."""
         ...
 
     def whole_weights(self) -> AbstractContextManager[nn.Module]:
@@ -97,10 +110,14 @@ class PlainEngine:
     """The engine of a single process, on the CPU or one GPU."""
 
     def __init__(
-        self, module: nn.Module, optimizer: OptimizerConfig, config: EngineConfig, ranks: Ranks
+        self,
+        module: nn.Module,
+        optimizer: OptimizerConfig,
+        config: EngineConfig,
+        rule: StepRule,
+        ranks: Ranks,
     ) -> None:
-        self.config = config
-        self.ranks = ranks
+        self.config, self.rule, self.ranks = config, rule, ranks
         self.device = ranks.device
         self.model = module.to(self.device)
         self.optimizer = create_optimizer(self.model, optimizer)
@@ -109,24 +126,24 @@ class PlainEngine:
     def autocast(self) -> AbstractContextManager[None]:
         return autocast(self.device, self.config.precision)
 
-    def backward(self, loss: Tensor, *, part: int, parts: int) -> None:
-        (loss / parts if parts > 1 else loss).backward()
+    def backward(self, loss: Tensor) -> None:
+        (loss / self.rule.parts).backward()
 
-    def step(
-        self, *, lr: float, clip_norm: float | None, norm_limit: float, skip: bool
-    ) -> StepResult:
-        limit = math.inf if clip_norm is None else clip_norm
+    def step(self, *, lr: float, norm_limit: float, skip: bool) -> StepResult:
+        limit = math.inf if self.rule.clip_norm is None else self.rule.clip_norm
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), limit))
         applied = not skip and math.isfinite(norm) and norm <= norm_limit
         if applied:
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
+            set_learning_rate(self.optimizer, lr)
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return StepResult(norm, applied)
 
     def local_weights(self) -> dict[str, Tensor]:
         return {name: p.detach() for name, p in self.parameters.items()}
+
+    def weights_changed(self) -> None:
+        pass
 
     @contextmanager
     def whole_weights(self) -> Iterator[nn.Module]:
@@ -161,7 +178,11 @@ class PlainEngine:
 
 
 def create_engine(
-    module: nn.Module, optimizer: OptimizerConfig, config: EngineConfig, ranks: Ranks
+    module: nn.Module,
+    optimizer: OptimizerConfig,
+    config: EngineConfig,
+    rule: StepRule,
+    ranks: Ranks,
 ) -> Engine:
     """The engine that `config.kind` names. Raises UserError where it can't run here."""
     kind = config.kind
@@ -173,8 +194,10 @@ def create_engine(
                 f"engine.kind=plain trains in one process, but {ranks.world_size} were started;"
                 " use engine.kind=deepspeed"
             )
-        return PlainEngine(module, optimizer, config, ranks)
-    raise UserError("engine.kind=deepspeed is not available")
+        return PlainEngine(module, optimizer, config, rule, ranks)
+    from train.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(module, optimizer, config, rule, ranks)
 
 
 def set_threads(threads: int | None) -> None:
@@ -192,6 +215,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
 
 
 def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:

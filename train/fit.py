@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from models.rendering.render import render
 from pydantic import Field
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from configs.errors import UserError
 from configs.loader import Config
 from data.cameras import Cameras
 from models.gaussians import Gaussians
+from models.rendering.render import render
 
 LOGIT_LIMIT = 1e-4
 """Opacities are kept this far from 0 and 1, where the logit is infinite."""

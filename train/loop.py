@@ -7,8 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import contextmanager
 
 import torch
 from rich.console import Console
@@ -38,7 +37,7 @@ class Outcome(enum.Enum):
 
 
 def train_loop(
-    task: Task, config: RunConfig[Any], engine: Engine, folder: RunFolder, stop: StopRequest
+    task: Task, config: RunConfig, engine: Engine, folder: RunFolder, stop: StopRequest
 ) -> Outcome:
     """Trains until the last step or a reason to stop, from the newest checkpoint in `folder` if it has any.
 
@@ -58,7 +57,7 @@ class TrainLoop:
     def __init__(
         self,
         task: Task,
-        config: RunConfig[Any],
+        config: RunConfig,
         engine: Engine,
         folder: RunFolder,
         stop: StopRequest,
@@ -75,6 +74,7 @@ class TrainLoop:
         self.window = Window()
         self.step = 0
         self.position = 0
+        self.validation_due = True
         found = self.checkpoints.newest()
         if found is not None:
             self._load(found)
@@ -84,7 +84,7 @@ class TrainLoop:
         loop = self.config.loop
         if self.step:
             self.reporter.say(f"{self.folder.path}: continuing at step {self.step} of {loop.steps}")
-        else:
+        if self.validation_due:
             self.validate()
         if self.step < loop.steps:
             outcome = self._train()
@@ -105,7 +105,9 @@ class TrainLoop:
             self.reporter.advance(self.step)
             if last or self.step % loop.log_every == 0:
                 self._log()
-            if last or (self.step % loop.validate_every == 0 and reason is not Outcome.SIGNALLED):
+            self.validation_due = last or self.step % loop.validate_every == 0
+            # Who signals may not wait for long, so validation is left to the run that continues.
+            if self.validation_due and reason is not Outcome.SIGNALLED:
                 self.validate()
             if last or reason is not None or self.step % loop.save_every == 0:
                 self.save()
@@ -128,7 +130,7 @@ class TrainLoop:
                 losses = self.task.losses(self.engine.model, batch, generator)
             values = read_scalars(losses)
             clock.lap("loss")
-            self.engine.backward(losses["loss"], part=part, parts=parts)
+            self.engine.backward(losses["loss"])
             clock.lap("backward")
             bad = bad or self.guard.loss_is_bad(values["loss"])
             totals = {name: totals.get(name, 0.0) + v / parts for name, v in values.items()}
@@ -138,7 +140,6 @@ class TrainLoop:
         skip, signalled, out_of_time = self.ranks.maximum([float(flag) for flag in flags])
         result = self.engine.step(
             lr=self.learning_rate(),
-            clip_norm=self.config.loop.clip_norm,
             norm_limit=self.guard.norm_limit,
             skip=bool(skip),
         )
@@ -175,6 +176,7 @@ class TrainLoop:
         with torch.no_grad(), self._averaged(), self.engine.autocast():
             result = self.task.validate(model)
         model.train()
+        self.validation_due = False
         self.reporter.validation(self.step, result)
 
     def save(self) -> None:
@@ -186,6 +188,7 @@ class TrainLoop:
         state = {
             "step": self.step,
             "position": self.position,
+            "validation_due": self.validation_due,
             "guard": self.guard.state(),
             "window": self.window.state(),
             "ema_updates": 0 if self.ema is None else self.ema.num_updates,
@@ -205,10 +208,16 @@ class TrainLoop:
                 shutil.rmtree(target, ignore_errors=True)
                 unfinished.rename(target)
 
-    def _averaged(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Has the model use the averaged weights meanwhile, where there are any."""
         if self.ema is None:
-            return nullcontext()
-        return self.ema.swapped_into(self.engine.local_weights())
+            yield
+            return
+        with self.ema.swapped_into(self.engine.local_weights()):
+            self.engine.weights_changed()
+            yield
+        self.engine.weights_changed()
 
     def _load(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
@@ -219,6 +228,7 @@ class TrainLoop:
         self.guard.load_state(state["guard"])
         self.window = Window(**state["window"])
         self.step, self.position = state["step"], state["position"]
+        self.validation_due = state["validation_due"]
 
     def _log(self) -> None:
         # The rate is that of the step just taken.

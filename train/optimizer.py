@@ -23,7 +23,11 @@ class OptimizerConfig(Config):
     weight_decay: float = Field(0.01, ge=0, description="on parameters of two or more axes")
 
 
-def create_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+def create_optimizer(
+    module: nn.Module,
+    config: OptimizerConfig,
+    optimizer_class: type[torch.optim.AdamW] = torch.optim.AdamW,
+) -> torch.optim.AdamW:
     """An optimizer over the trainable parameters of `module`; biases, gains and scalars don't decay."""
     trainable = trainable_parameters(module)
     groups = [
@@ -33,7 +37,7 @@ def create_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.
         },
         {"params": [p for p in trainable.values() if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    return optimizer_class(
         [group for group in groups if group["params"]],
         lr=config.lr,
         betas=config.betas,

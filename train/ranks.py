@@ -90,11 +90,12 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     if on_gpu:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(place)
-    if world_size == 1:
-        yield Ranks(device=place)
-        return
-    dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        yield Ranks(dist.get_rank(), world_size, place)
+        if world_size > 1:
+            dist.init_process_group("nccl" if on_gpu else "gloo")
+            yield Ranks(dist.get_rank(), world_size, place)
+        else:
+            yield Ranks(device=place)
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -35,6 +35,7 @@ class TrainRecord:
     seconds: dict[str, float]
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Takes what happens in a run."""
 

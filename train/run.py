@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from configs.errors import EXIT_DONE, run_command
 
@@ -34,18 +34,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from configs.loader import load_config
-    from train.config import RunConfig
-    from train.tasks.registry import AnyTaskConfig
+    from train.tasks.registry import Recipe
 
-    config: RunConfig[Any] = load_config(
-        arguments.recipe, arguments.overrides, RunConfig[AnyTaskConfig]
-    )
-    return run(config)
+    return run(load_config(arguments.recipe, arguments.overrides, Recipe))
 
 
-def run(config: RunConfig[Any]) -> int:
+def run(config: RunConfig) -> int:
     """Trains by a whole recipe, in this process's place among the ranks; returns the exit code."""
-    from train.engine import create_engine, set_threads
+    from train.engine import StepRule, create_engine, set_threads
     from train.loop import Outcome, train_loop
     from train.ranks import joined_ranks
     from train.run_folder import RunFolder
@@ -58,7 +54,8 @@ def run(config: RunConfig[Any]) -> int:
             if ranks.is_first:
                 print(f"changed since the last start: {change}")
         task = config.task.create(config.seed)
-        engine = create_engine(task.build(), config.optimizer, config.engine, ranks)
+        rule = StepRule(config.loop.accumulate, config.loop.clip_norm)
+        engine = create_engine(task.build(), config.optimizer, config.engine, rule, ranks)
         with folder.held_by(ranks):
             outcome = train_loop(task, config, engine, folder, stop)
     if outcome is Outcome.DONE:

@@ -36,7 +36,7 @@ MISSING = object()
 class RunFolder:
     """Where one run keeps all it writes."""
 
-    def __init__(self, config: RunConfig[Any]) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.path = config.runs_root / config.name
         self.checkpoints = self.path / "checkpoints"

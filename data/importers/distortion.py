@@ -46,6 +46,9 @@ class Distortion:
         )
 
 
+NO_DISTORTION = Distortion()
+
+
 def undistort(
     image: Float[Tensor, "c h w"],
     intrinsics: Float[Tensor, "3 3"],

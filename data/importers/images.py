@@ -79,8 +79,13 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 def write_image(image: Float[Tensor, "3 h w"], path: Path | str) -> None:
     """Writes RGB in [0, 1] with 8 bits a channel, in the format that the file's name says."""
+    to_picture(image).save(path)
+
+
+def to_picture(image: Float[Tensor, "3 h w"]) -> Image.Image:
+    """RGB in [0, 1] as a Pillow picture of 8 bits a channel."""
     levels = (image.clamp(0, 1) * 255).round().to(torch.uint8).movedim(0, -1)
-    Image.fromarray(levels.contiguous().cpu().numpy()).save(path)
+    return Image.fromarray(levels.contiguous().cpu().numpy())
 
 
 def list_images(folder: Path | str) -> list[Path]:
@@ -167,4 +172,6 @@ def _too_large(path: Path, size: str) -> str:
 
 
 def _to_tensor(picture: Image.Image) -> Float[Tensor, "c h w"]:
-    return torch.from_numpy(np.asarray(picture).astype(np.float32) / 255).movedim(-1, 0).contiguous()
+    return (
+        torch.from_numpy(np.asarray(picture).astype(np.float32) / 255).movedim(-1, 0).contiguous()
+    )

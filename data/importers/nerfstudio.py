@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,7 @@ def _transform(entry: Any, where: str) -> Float[Tensor, "4 4"]:
         raise UserError(f"{where} has no 'transform_matrix'")
     try:
         matrix = torch.tensor(rows, dtype=torch.float64)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{where}: 'transform_matrix' is not a 4x4 list of numbers") from error
     if matrix.shape == (3, 4):
         matrix = torch.cat([matrix, matrix.new_tensor([[0, 0, 0, 1]])])
@@ -301,14 +302,15 @@ def _number(values: Mapping[str, Any], key: str, where: str) -> float | None:
     value = values.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) < sys.float_info.max:
         raise UserError(f"{where}: '{key}' is {value!r}, expected a number")
     return float(value)
 
 
 def _our_content(content: dict[str, Any], num_frames: int, path: Path) -> dict[str, Any]:
     """What we keep beside the format, checked, with what stands in where the file is not ours."""
-    ours = {
+    ours: dict[str, Any] = {
         "source": path.absolute().parent.name,
         "num_path_frames": num_frames,
         "caption": "",
@@ -320,7 +322,9 @@ def _our_content(content: dict[str, Any], num_frames: int, path: Path) -> dict[s
     for key, stand_in in ours.items():
         value = found.get(key, stand_in)
         if type(value) is not type(stand_in):
-            raise UserError(f"{path}: '{OUR_KEY}.{key}' is {value!r}, expected {stand_in!r} or such")
+            raise UserError(
+                f"{path}: '{OUR_KEY}.{key}' is {value!r}, expected {stand_in!r} or such"
+            )
         ours[key] = value
     if not 1 <= ours["num_path_frames"] <= num_frames or not 0 < ours["scale"] < math.inf:
         raise UserError(

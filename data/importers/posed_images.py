@@ -12,7 +12,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from data.cameras import Cameras
-from data.importers.distortion import Distortion, undistort
+from data.importers.distortion import NO_DISTORTION, Distortion, undistort
 from data.importers.images import WHITE, Color, read_image, read_mask, resize_and_crop
 
 Progress = Callable[[str, int, int], None]
@@ -34,7 +34,7 @@ class PosedImage:
     intrinsics: Float[Tensor, "3 3"]
     height: int
     width: int
-    distortion: Distortion = Distortion()
+    distortion: Distortion = NO_DISTORTION
     mask: Path | None = None
 
 

@@ -21,6 +21,9 @@ from data.procedural.viewpoints import Viewpoints, draw_viewpoints
 MAX_ATTEMPTS = 200
 """Scenes tried for one clip; about one in three will do."""
 
+CONTRAST = 0.5
+"""Strength of the S-shaped tone curve, 0 to 1; gives frames about the contrast of photographs."""
+
 
 def make_clip(seed: int, config: SceneConfig, *, num_threads: int = 1) -> Clip:
     """A normalised clip: the path's frames, then near, then far extra views (see `extra_views`).
@@ -39,7 +42,7 @@ def make_clip(seed: int, config: SceneConfig, *, num_threads: int = 1) -> Clip:
         num_threads=num_threads,
     )
     rng = np.random.default_rng([seed, MAX_ATTEMPTS])
-    frames = torch.from_numpy(develop(linear, rng.uniform(0.36, 0.54))).movedim(-1, 1)
+    frames = torch.from_numpy(develop(linear, rng.uniform(0.38, 0.56))).movedim(-1, 1)
     cameras = Cameras.from_camera_to_world(
         torch.from_numpy(views.camera_to_world),
         torch.from_numpy(lens).expand(len(frames), 3, 3),
@@ -97,5 +100,5 @@ def develop(linear: NDArray[np.float32], brightness: float) -> NDArray[np.float3
     luminance = linear[0] @ np.array([0.25, 0.65, 0.10], dtype=np.float32)
     middle = max(float(np.median(luminance)), 1e-4)
     exposure = -math.log(1 - brightness**GAMMA) / middle
-    developed = 1 - np.exp(-np.float32(exposure) * linear)
-    return developed ** np.float32(1 / GAMMA)
+    film = (1 - np.exp(-np.float32(exposure) * linear)) ** np.float32(1 / GAMMA)
+    return film + np.float32(CONTRAST) * (film * film * (3 - 2 * film) - film)

@@ -17,21 +17,31 @@ from data.procedural.scene import Material, Part, rotation
 Draw = Callable[[Materials], list[Part]]
 
 
-def box(x: float, top: float, z: float, size: tuple[float, float, float], material: Material) -> Part:
+def box(
+    x: float, top: float, z: float, size: tuple[float, float, float], material: Material
+) -> Part:
     """An upright box of the given full size whose top is `top` metres over the floor."""
     half = (size[0] / 2, size[1] / 2, size[2] / 2)
     return Part(BOX, (x, -top + half[1], z), half, material)
 
 
 def pillar(
-    x: float, top: float, z: float, radius: float, height: float, material: Material, shape: float = 1.0
+    x: float,
+    top: float,
+    z: float,
+    radius: float,
+    height: float,
+    material: Material,
+    shape: float = 1.0,
 ) -> Part:
     """An upright cylinder, cone (shape 0) or bucket (shape > 1); radius is that of its bottom."""
     centre, half = (x, -top + height / 2, z), (radius, height / 2, radius)
     return Part(FRUSTUM, centre, half, material, shape=shape)
 
 
-def ball(x: float, y: float, z: float, radii: tuple[float, float, float], material: Material) -> Part:
+def ball(
+    x: float, y: float, z: float, radii: tuple[float, float, float], material: Material
+) -> Part:
     """An ellipsoid whose centre is `y` metres over the floor."""
     return Part(ELLIPSOID, (x, -y, z), radii, material)
 
@@ -131,11 +141,15 @@ def cupboard(materials: Materials) -> list[Part]:
     wood = materials.wood() if rng.random() < 0.7 else materials.paint()
     width, height, length = rng.uniform(0.6, 1.6), rng.uniform(0.7, 2.1), rng.uniform(0.4, 0.6)
     parts = [box(0, height, 0, (width, height, length), wood)]
-    dark = Material(wood.texture, wood.tile, (0.8 * wood.tint[0], 0.8 * wood.tint[1], 0.8 * wood.tint[2]))
+    dark = Material(
+        wood.texture, wood.tile, (0.8 * wood.tint[0], 0.8 * wood.tint[1], 0.8 * wood.tint[2])
+    )
     doors = max(1, round(width / 0.5))
     for i in range(doors):
         x = ((i + 0.5) / doors - 0.5) * width
-        parts.append(box(x, 0.95 * height, -length / 2, (0.9 * width / doors, 0.88 * height, 0.03), dark))
+        parts.append(
+            box(x, 0.95 * height, -length / 2, (0.9 * width / doors, 0.88 * height, 0.03), dark)
+        )
     if height < 1.3:
         for _ in range(int(rng.integers(0, 4))):
             at = rng.uniform(-0.4, 0.4) * width
@@ -185,7 +199,9 @@ def plant(materials: Materials) -> list[Part]:
     for _ in range(int(rng.integers(2, 5))):
         x, z = rng.normal(0, 0.3 * crown, 2)
         size = crown * rng.uniform(0.5, 0.9)
-        parts.append(ball(x, pot + crown * rng.uniform(0.6, 1.6), z, (size, 1.3 * size, size), leaves))
+        parts.append(
+            ball(x, pot + crown * rng.uniform(0.6, 1.6), z, (size, 1.3 * size, size), leaves)
+        )
     return parts
 
 
@@ -193,7 +209,11 @@ def crates(materials: Materials) -> list[Part]:
     rng = materials.rng
     parts, top, size = [], 0.0, rng.uniform(0.35, 0.75)
     for _ in range(int(rng.integers(1, 4))):
-        shape = (size * rng.uniform(0.8, 1.4), size * rng.uniform(0.6, 1.1), size * rng.uniform(0.8, 1.3))
+        shape = (
+            size * rng.uniform(0.8, 1.4),
+            size * rng.uniform(0.6, 1.1),
+            size * rng.uniform(0.8, 1.3),
+        )
         material = materials.wood() if rng.random() < 0.6 else materials.cloth()
         part = box(rng.normal(0, 0.05), top + shape[1], rng.normal(0, 0.05), shape, material)
         parts.append(_turned(part, rng.uniform(-0.5, 0.5)))
@@ -272,7 +292,9 @@ def rock(materials: Materials) -> list[Part]:
         size = rng.uniform(0.2, 0.7)
         radii = (size * rng.uniform(0.7, 1.4), size * rng.uniform(0.5, 0.9), size)
         part = ball(x, 0.35 * size, z, radii, stone)
-        parts.append(_turned(part, rng.uniform(0, 6), rng.uniform(-0.4, 0.4), rng.uniform(-0.4, 0.4)))
+        parts.append(
+            _turned(part, rng.uniform(0, 6), rng.uniform(-0.4, 0.4), rng.uniform(-0.4, 0.4))
+        )
     return parts
 
 
@@ -362,7 +384,9 @@ def rug(materials: Materials) -> list[Part]:
 def _moved(part: Part, x: float, y: float, z: float) -> Part:
     cx, cy, cz = part.centre
     centre = (cx + x, cy + y, cz + z)
-    return Part(part.kind, centre, part.half_size, part.material, part.ends, part.rotation, part.shape)
+    return Part(
+        part.kind, centre, part.half_size, part.material, part.ends, part.rotation, part.shape
+    )
 
 
 def _turned(part: Part, yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Part:

@@ -38,9 +38,7 @@ class Footprints:
 
     def is_free(self, x: float, z: float, radius: float, slack: float = 0.85) -> bool:
         """Whether a new circle keeps clear of the others, up to a little overlap of their rims."""
-        return all(
-            math.hypot(x - cx, z - cz) > slack * (radius + r) for cx, cz, r in self.circles
-        )
+        return all(math.hypot(x - cx, z - cz) > slack * (radius + r) for cx, cz, r in self.circles)
 
     def take(self, x: float, z: float, radius: float) -> None:
         self.circles.append((x, z, radius))
@@ -98,7 +96,7 @@ def _room(
     lamp = centre + turn @ (half * [rng.uniform(-0.5, 0.5), 0, rng.uniform(-0.5, 0.6)])
     lamp[1] = -2 * half[1] + 0.3
     warm = np.array([1.0, rng.uniform(0.86, 0.97), rng.uniform(0.7, 0.92)])
-    strength = rng.uniform(0.5, 1.2)
+    strength = rng.uniform(0.7, 1.5)
     ambient = rng.uniform(0.35, 0.65)
     cool = np.array([rng.uniform(0.88, 1.0), 0.97, rng.uniform(0.95, 1.08)])
     light = Light(
@@ -203,9 +201,7 @@ def _open_ground(
 ) -> tuple[Light, Sky]:
     rng = builder.rng
     flat = rotation(rng.uniform(0, 2 * math.pi))
-    builder.add_backdrop(
-        Part(PLANE, (0, 0, 0), (1.0, 1.0, 1.0), materials.ground(), rotation=flat)
-    )
+    builder.add_backdrop(Part(PLANE, (0, 0, 0), (1.0, 1.0, 1.0), materials.ground(), rotation=flat))
     cover = builder.add_texture(textures.clouds(rng), is_colour=False)
     far = (SKY_DISTANCE, SKY_DISTANCE, SKY_DISTANCE)
     builder.add_backdrop(Part(DOME, (0, 0, 0), far, Material(cover)))
@@ -237,9 +233,7 @@ def _distant_hills(builder: SceneBuilder, materials: Materials) -> None:
         hazy = tuple(0.5 * channel + 0.25 for channel in leaves.tint)
         material = Material(leaves.texture, 6.0, (hazy[0], hazy[1], hazy[2]))
         centre = (distance * math.sin(angle), 0.5, distance * math.cos(angle))
-        builder.add_backdrop(
-            Part(ELLIPSOID, centre, radii, material, rotation=rotation(angle))
-        )
+        builder.add_backdrop(Part(ELLIPSOID, centre, radii, material, rotation=rotation(angle)))
 
 
 def _sunlight(rng: np.random.Generator) -> Light:
@@ -247,7 +241,11 @@ def _sunlight(rng: np.random.Generator) -> Light:
     height = math.radians(rng.uniform(25, 65))
     bearing = rng.uniform(0, 2 * math.pi)
     towards = np.array(
-        [math.cos(height) * math.sin(bearing), -math.sin(height), math.cos(height) * math.cos(bearing)]
+        [
+            math.cos(height) * math.sin(bearing),
+            -math.sin(height),
+            math.cos(height) * math.cos(bearing),
+        ]
     )
     overcast = rng.random() < 0.25
     warm = np.array([1.0, rng.uniform(0.9, 0.98), rng.uniform(0.78, 0.95)])
@@ -256,7 +254,7 @@ def _sunlight(rng: np.random.Generator) -> Light:
     return Light(
         centre=distance * towards,
         radius=distance * (0.15 if overcast else rng.uniform(0.01, 0.05)),
-        colour=(0.35 if overcast else rng.uniform(1.0, 1.5)) * warm,
+        colour=(0.4 if overcast else rng.uniform(1.4, 2.2)) * warm,
         reach=20 * distance,
         ambient_above=ambient * np.array([0.9, 0.98, 1.1]),
         ambient_below=0.5 * ambient * warm,
@@ -264,7 +262,7 @@ def _sunlight(rng: np.random.Generator) -> Light:
 
 
 def _draw_sky(rng: np.random.Generator, cover: int) -> Sky:
-    haze = rng.uniform(0.7, 1.0)
+    haze = rng.uniform(1.0, 1.7)
     horizon = haze * np.array([0.80, 0.86, 0.92]) * rng.uniform(0.9, 1.05, 3)
     zenith = horizon * np.array([0.36, 0.55, 0.85]) * rng.uniform(0.75, 1.2)
     return Sky(horizon, zenith, cover)

@@ -177,12 +177,12 @@ class Materials:
         return textures.plain(self.rng, np.array([0.88, 0.87, 0.84]), 0.03)
 
     def _draw_picture(self) -> textures.Array:
-        return textures.photograph(self.rng, str(self.rng.choice(textures.PHOTOGRAPHS)), 0.7)
+        rng = self.rng
+        if rng.random() < 0.3:
+            return textures.landscape(rng, CLOTHS.draw(rng), CLOTHS.draw(rng))
+        return textures.photograph(rng, str(rng.choice(textures.PHOTOGRAPHS)), 0.7)
 
     def _draw_view(self) -> textures.Array:
         rng = self.rng
-        rise = np.linspace(0, 1, textures.SIZE)[:, None, None]
-        sky = np.array([0.75, 0.82, 0.9]) + (np.array([0.93, 0.93, 0.9]) - 0.8) * rise
-        land = textures.mottled(rng, LEAVES.draw(rng), EARTHS.draw(rng))
-        skyline = 0.62 + 0.06 * textures.natural_noise(rng, 1.5)[:1, :, None]
-        return np.where(rise > skyline, 0.5 * land + 0.3, sky)
+        hazy = 0.5 * LEAVES.draw(rng) + 0.3
+        return textures.landscape(rng, hazy, 0.5 * EARTHS.draw(rng) + 0.3)

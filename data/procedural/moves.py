@@ -91,7 +91,9 @@ def make_move(name: str, rng: np.random.Generator, length: float, focus: float) 
         shape = _line(np.array([*rng.normal(0, [0.25, 0.1]), rng.choice([1.0, 1.0, -1.0])]))
         return Move(name, _scaled(shape, ease, length), focus, look=rng.uniform(0, 0.6))
     if name == "diagonal":
-        shape = _line(np.array([side * rng.uniform(0.5, 1), rng.normal(0, 0.2), rng.normal(0.3, 0.7)]))
+        shape = _line(
+            np.array([side * rng.uniform(0.5, 1), rng.normal(0, 0.2), rng.normal(0.3, 0.7)])
+        )
         roll = rng.normal(0, 0.04)
         return Move(name, _scaled(shape, ease, length), focus, look=rng.uniform(0, 0.8), roll=roll)
     if name == "pedestal":

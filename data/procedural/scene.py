@@ -231,5 +231,8 @@ def _light_points(light: Light, per_side: int) -> Vector:
     if per_side == 1:
         x, z = np.zeros((1, 1)), np.zeros((1, 1))
     turn = 0.4
-    square = np.stack([x * math.cos(turn) - z * math.sin(turn), 0 * x, x * math.sin(turn) + z * math.cos(turn)], -1)
+    square = np.stack(
+        [x * math.cos(turn) - z * math.sin(turn), 0 * x, x * math.sin(turn) + z * math.cos(turn)],
+        -1,
+    )
     return light.centre + light.radius * square.reshape(-1, 3)

@@ -93,7 +93,9 @@ def write_grid(frames: NDArray[np.floating], path: str, columns: int = 8, enlarg
             (frame.transpose(1, 2, 0) * 255).round().clip(0, 255)
         )
     image = Image.fromarray(sheet)
-    image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.BICUBIC).save(path)
+    image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.BICUBIC).save(
+        path
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

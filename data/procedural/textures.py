@@ -28,11 +28,10 @@ PHOTOGRAPHS = (
     "chelsea.png",
     "coffee.png",
     "coins.png",
-    "hubble_deep_field.jpg",
     "ihc.png",
     "moon.png",
     "motorcycle_left.png",
-    "retina.jpg",
+    "motorcycle_right.png",
     "rocket.jpg",
 )
 """Photographs that lie inside the installed scikit-image package: pictures, prints, upholstery."""
@@ -157,6 +156,14 @@ def ground(rng: np.random.Generator, name: str, colour: Colour) -> Array:
     relief = 1 + 0.7 * (surface / surface.mean() - 1)
     patches = 1 + 0.10 * natural_noise(rng, 1.6)
     return colour * (relief * patches)[..., None]
+
+
+def landscape(rng: np.random.Generator, land: Colour, other: Colour) -> Array:
+    """Bright sky above a wavy skyline and two-coloured land: what a window shows, or a painting."""
+    rise = np.linspace(0, 1, SIZE)[:, None, None]
+    sky = np.array([0.72, 0.80, 0.90]) + np.array([0.2, 0.14, 0.02]) * rise
+    skyline = rng.uniform(0.4, 0.7) + 0.06 * natural_noise(rng, 1.6)[:1, :, None]
+    return np.where(rise > skyline, mottled(rng, land, other), sky)
 
 
 def clouds(rng: np.random.Generator) -> Array:

@@ -77,8 +77,7 @@ def _trace_rows(scene, poses, lens, supersampling, first, last, colour, depth): 
     pixel_angle = 1.0 / (lens[1, 1] * max(supersampling, 1))
     for row in range(first, last):
         view, i = row // height, row % height
-        pose = poses[view]
-        ox, oy, oz = pose[0, 3], pose[1, 3], pose[2, 3]
+        ox, oy, oz = poses[view, 0, 3], poses[view, 1, 3], poses[view, 2, 3]
         for j in range(width):
             red, green, blue = 0.0, 0.0, 0.0
             for ray in range(-1, num_rays):
@@ -90,10 +89,22 @@ def _trace_rows(scene, poses, lens, supersampling, first, last, colour, depth): 
                 x = (u - lens[0, 2]) / lens[0, 0]
                 y = (v - lens[1, 2]) / lens[1, 1]
                 cosine = 1.0 / math.sqrt(x * x + y * y + 1.0)
-                dx = (pose[0, 0] * x + pose[0, 1] * y + pose[0, 2]) * cosine
-                dy = (pose[1, 0] * x + pose[1, 1] * y + pose[1, 2]) * cosine
-                dz = (pose[2, 0] * x + pose[2, 1] * y + pose[2, 2]) * cosine
-                t, solid, face = _nearest(scene, ox, oy, oz, dx, dy, dz)
+                dx = (poses[view, 0, 0] * x + poses[view, 0, 1] * y + poses[view, 0, 2]) * cosine
+                dy = (poses[view, 1, 0] * x + poses[view, 1, 1] * y + poses[view, 1, 2]) * cosine
+                dz = (poses[view, 2, 0] * x + poses[view, 2, 1] * y + poses[view, 2, 2]) * cosine
+                t, solid, face = _nearest(
+                    scene.kind,
+                    scene.shape,
+                    scene.to_local,
+                    scene.group_start,
+                    scene.group_sphere,
+                    ox,
+                    oy,
+                    oz,
+                    dx,
+                    dy,
+                    dz,
+                )
                 if ray < 0:
                     depth[view, i, j] = t * cosine
                     continue
@@ -108,29 +119,31 @@ def _trace_rows(scene, poses, lens, supersampling, first, last, colour, depth): 
 
 
 @njit(**JIT)
-def _local(m, x, y, z):  # type: ignore[no-untyped-def]
-    """A world point in canonical space; m is `[3 4]`."""
+def _local(to_local, solid, x, y, z):  # type: ignore[no-untyped-def]
+    """A world point in a solid's canonical space."""
+    m = to_local
     return (
-        m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3],
-        m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3],
-        m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3],
+        m[solid, 0, 0] * x + m[solid, 0, 1] * y + m[solid, 0, 2] * z + m[solid, 0, 3],
+        m[solid, 1, 0] * x + m[solid, 1, 1] * y + m[solid, 1, 2] * z + m[solid, 1, 3],
+        m[solid, 2, 0] * x + m[solid, 2, 1] * y + m[solid, 2, 2] * z + m[solid, 2, 3],
     )
 
 
 @njit(**JIT)
-def _meet(scene, solid, ox, oy, oz, dx, dy, dz, limit):  # type: ignore[no-untyped-def]
-    m = scene.to_local[solid]
-    x, y, z = _local(m, ox, oy, oz)
-    u = m[0, 0] * dx + m[0, 1] * dy + m[0, 2] * dz
-    v = m[1, 0] * dx + m[1, 1] * dy + m[1, 2] * dz
-    w = m[2, 0] * dx + m[2, 1] * dy + m[2, 2] * dz
-    return intersect(scene.kind[solid], scene.shape[solid], x, y, z, u, v, w, limit)
+def _meet(kind, shape, to_local, solid, ox, oy, oz, dx, dy, dz, limit):  # type: ignore[no-untyped-def]
+    m = to_local
+    x, y, z = _local(to_local, solid, ox, oy, oz)
+    u = m[solid, 0, 0] * dx + m[solid, 0, 1] * dy + m[solid, 0, 2] * dz
+    v = m[solid, 1, 0] * dx + m[solid, 1, 1] * dy + m[solid, 1, 2] * dz
+    w = m[solid, 2, 0] * dx + m[solid, 2, 1] * dy + m[solid, 2, 2] * dz
+    return intersect(kind[solid], shape[solid], x, y, z, u, v, w, limit)
 
 
 @njit(**JIT)
-def _misses_group(sphere, ox, oy, oz, dx, dy, dz, limit):  # type: ignore[no-untyped-def]
+def _misses_group(spheres, group, ox, oy, oz, dx, dy, dz, limit):  # type: ignore[no-untyped-def]
     """Whether a ray (unit direction) stays clear of a group's sphere up to `limit`."""
-    x, y, z, radius = sphere[0] - ox, sphere[1] - oy, sphere[2] - oz, sphere[3]
+    x, y, z = spheres[group, 0] - ox, spheres[group, 1] - oy, spheres[group, 2] - oz
+    radius = spheres[group, 3]
     along = x * dx + y * dy + z * dz
     if along - radius > limit or along + radius < 0.0:
         return True
@@ -138,37 +151,34 @@ def _misses_group(sphere, ox, oy, oz, dx, dy, dz, limit):  # type: ignore[no-unt
 
 
 @njit(**JIT)
-def _nearest(scene, ox, oy, oz, dx, dy, dz):  # type: ignore[no-untyped-def]
+def _nearest(kind, shape, to_local, start, spheres, ox, oy, oz, dx, dy, dz):  # type: ignore[no-untyped-def]
     best, solid, face = NOWHERE, -1, 0
-    for group in range(len(scene.group_sphere)):
-        if group > 0 and _misses_group(
-            scene.group_sphere[group], ox, oy, oz, dx, dy, dz, best
-        ):
+    for group in range(len(spheres)):
+        if group > 0 and _misses_group(spheres, group, ox, oy, oz, dx, dy, dz, best):
             continue
-        for p in range(scene.group_start[group], scene.group_start[group + 1]):
-            t, f = _meet(scene, p, ox, oy, oz, dx, dy, dz, best)
+        for p in range(start[group], start[group + 1]):
+            t, f = _meet(kind, shape, to_local, p, ox, oy, oz, dx, dy, dz, best)
             if t > 0.0:
                 best, solid, face = t, p, f
     return best, solid, face
 
 
 @njit(**JIT)
-def _is_lit(scene, ox, oy, oz, dx, dy, dz, limit):  # type: ignore[no-untyped-def]
-    for group in range(1, len(scene.group_sphere)):
-        if _misses_group(scene.group_sphere[group], ox, oy, oz, dx, dy, dz, limit):
+def _is_lit(kind, shape, to_local, start, spheres, ox, oy, oz, dx, dy, dz, limit):  # type: ignore[no-untyped-def]
+    for group in range(1, len(spheres)):
+        if _misses_group(spheres, group, ox, oy, oz, dx, dy, dz, limit):
             continue
-        for p in range(scene.group_start[group], scene.group_start[group + 1]):
-            t, _ = _meet(scene, p, ox, oy, oz, dx, dy, dz, limit)
+        for p in range(start[group], start[group + 1]):
+            t, _ = _meet(kind, shape, to_local, p, ox, oy, oz, dx, dy, dz, limit)
             if t > 0.0:
                 return False
     return True
 
 
 @njit(**JIT)
-def _texel(texels, level, u, v):  # type: ignore[no-untyped-def]
-    """Bilinear look-up in one level of a pyramid `[n 3]`; u, v in tiles, mirrored."""
+def _texel(texels, texture, level, u, v):  # type: ignore[no-untyped-def]
+    """Bilinear look-up in one level of a pyramid; u, v in [0, 1]."""
     size, start = SIZE >> level, LEVEL_OFFSETS[level]
-    u, v = abs(u % 2.0 - 1.0), abs(v % 2.0 - 1.0)
     x, y = u * size - 0.5, v * size - 0.5
     left, top = int(math.floor(x)), int(math.floor(y))
     fx, fy = x - left, y - top
@@ -176,25 +186,33 @@ def _texel(texels, level, u, v):  # type: ignore[no-untyped-def]
     y0, y1 = max(top, 0) * size + start, min(top + 1, size - 1) * size + start
     a, b = (1.0 - fx) * (1.0 - fy), fx * (1.0 - fy)
     c, d = (1.0 - fx) * fy, fx * fy
-    p, q, r, s = texels[y0 + x0], texels[y0 + x1], texels[y1 + x0], texels[y1 + x1]
+    i, j, k, m = y0 + x0, y0 + x1, y1 + x0, y1 + x1
+    t = texture
     return (
-        a * p[0] + b * q[0] + c * r[0] + d * s[0],
-        a * p[1] + b * q[1] + c * r[1] + d * s[1],
-        a * p[2] + b * q[2] + c * r[2] + d * s[2],
+        a * texels[t, i, 0] + b * texels[t, j, 0] + c * texels[t, k, 0] + d * texels[t, m, 0],
+        a * texels[t, i, 1] + b * texels[t, j, 1] + c * texels[t, k, 1] + d * texels[t, m, 1],
+        a * texels[t, i, 2] + b * texels[t, j, 2] + c * texels[t, k, 2] + d * texels[t, m, 2],
     )
 
 
 @njit(**JIT)
-def _sample(texels, u, v, footprint):  # type: ignore[no-untyped-def]
-    """Trilinear look-up; footprint is the size of a ray's spot in tiles."""
+def _mirrored(u):  # type: ignore[no-untyped-def]
+    """A coordinate folded into [0, 1]."""
+    return abs(u - 2.0 * math.floor(0.5 * u) - 1.0)
+
+
+@njit(**JIT)
+def _sample(texels, texture, u, v, footprint):  # type: ignore[no-untyped-def]
+    """Trilinear look-up; u, v and the size of a ray's spot in tiles."""
     level = math.log2(max(footprint * SIZE, 1e-6))
     level = min(max(level, 0.0), NUM_LEVELS - 1.0)
     fine = min(int(level), NUM_LEVELS - 2)
     share = level - fine
-    r0, g0, b0 = _texel(texels, fine, u, v)
-    if share < 1e-3:
+    u, v = _mirrored(u), _mirrored(v)
+    r0, g0, b0 = _texel(texels, texture, fine, u, v)
+    if share == 0.0:
         return r0, g0, b0
-    r1, g1, b1 = _texel(texels, fine + 1, u, v)
+    r1, g1, b1 = _texel(texels, texture, fine + 1, u, v)
     return r0 + share * (r1 - r0), g0 + share * (g1 - g0), b0 + share * (b1 - b0)
 
 
@@ -202,28 +220,28 @@ def _sample(texels, u, v, footprint):  # type: ignore[no-untyped-def]
 def _albedo(scene, solid, face, x, y, z, nx, ny, nz, spot):  # type: ignore[no-untyped-def]
     """Linear albedo at a canonical point; (nx, ny, nz) is the canonical normal, spot is in metres."""
     end = 1 if (face == TOP or face == BOTTOM) else 0
-    texels = scene.texels[scene.texture[solid, end]]
+    texels, texture = scene.texels, scene.texture[solid, end]
     tile = scene.tile[solid, end]
-    half = scene.half_size[solid]
+    hx, hy, hz = scene.half_size[solid, 0], scene.half_size[solid, 1], scene.half_size[solid, 2]
     du, dv = scene.offset[solid, 0], scene.offset[solid, 1]
     if scene.kind[solid] == ELLIPSOID:
         # Three projections, weighted by how squarely each meets the surface: no seam and no poles.
-        a, b, c = nx**4, ny**4, nz**4
+        a, b, c = nx * nx * nx * nx, ny * ny * ny * ny, nz * nz * nz * nz
         total = a + b + c
-        px, py, pz = x * half[0] / tile, y * half[1] / tile, z * half[2] / tile
-        r0, g0, b0 = _sample(texels, pz + du, py + dv, spot / tile)
-        r1, g1, b1 = _sample(texels, px + du, pz + dv, spot / tile)
-        r2, g2, b2 = _sample(texels, px + du, py + dv, spot / tile)
+        px, py, pz = x * hx / tile, y * hy / tile, z * hz / tile
+        r0, g0, b0 = _sample(texels, texture, pz + du, py + dv, spot / tile)
+        r1, g1, b1 = _sample(texels, texture, px + du, pz + dv, spot / tile)
+        r2, g2, b2 = _sample(texels, texture, px + du, py + dv, spot / tile)
         red = (a * r0 + b * r1 + c * r2) / total
         green = (a * g0 + b * g1 + c * g2) / total
         blue = (a * b0 + b * b1 + c * b2) / total
     else:
-        u, v = surface_coordinates(face, x, y, z, half[0], half[1], half[2], tile)
+        u, v = surface_coordinates(face, x, y, z, hx, hy, hz, tile)
         if face != ROUND:
             u += du
-        red, green, blue = _sample(texels, u, v + dv, spot / tile)
-    tint = scene.tint[solid, end]
-    return red * tint[0], green * tint[1], blue * tint[2]
+        red, green, blue = _sample(texels, texture, u, v + dv, spot / tile)
+    tint = scene.tint
+    return red * tint[solid, end, 0], green * tint[solid, end, 1], blue * tint[solid, end, 2]
 
 
 @njit(**JIT)
@@ -233,7 +251,7 @@ def _sky(scene, x, y, z):  # type: ignore[no-untyped-def]
     blend = 1.0 - math.exp(-3.0 * up)
     overhead = 0.35 / (up + 0.12)
     cover, _, _ = _sample(
-        scene.texels[scene.cloud_texture], x * overhead, z * overhead, 0.01 * overhead
+        scene.texels, scene.cloud_texture, x * overhead, z * overhead, 0.01 * overhead
     )
     cover *= min(1.0, 5.0 * up)
     low, high = scene.sky_horizon, scene.sky_zenith
@@ -254,22 +272,21 @@ def _openness(scene, solid, x, y, z, px, py, pz, nx, ny, nz):  # type: ignore[no
 
     (x, y, z): the point in canonical space; (nx, ny, nz): world normal.
     """
-    openness = 1.0
+    openness, spheres = 1.0, scene.group_sphere
     if scene.kind[solid] == ROOM:
-        half = scene.half_size[solid]
         for axis in range(3):
             at = x if axis == 0 else (y if axis == 1 else z)
-            gap = (1.0 - abs(at)) * half[axis]
+            gap = (1.0 - abs(at)) * scene.half_size[solid, axis]
             if gap > 1e-6:
                 openness *= 1.0 - 0.32 * math.exp(-gap / 0.35)
     else:
         above = max(0.0, scene.floor - py)
         openness *= 1.0 - 0.4 * (0.5 + 0.5 * ny) * math.exp(-above / 0.4)
-    for group in range(1, len(scene.group_sphere)):
-        sphere = scene.group_sphere[group]
-        dx, dy, dz = sphere[0] - px, sphere[1] - py, sphere[2] - pz
+    for group in range(1, len(spheres)):
+        dx, dy = spheres[group, 0] - px, spheres[group, 1] - py
+        dz = spheres[group, 2] - pz
         square = dx * dx + dy * dy + dz * dz + 1e-9
-        radius = 0.75 * sphere[3]
+        radius = 0.75 * spheres[group, 3]
         if square > 16.0 * radius * radius:
             continue
         facing = (dx * nx + dy * ny + dz * nz) / math.sqrt(square)
@@ -282,31 +299,40 @@ def _openness(scene, solid, x, y, z, px, py, pz, nx, ny, nz):  # type: ignore[no
 def _shade(scene, solid, face, t, ox, oy, oz, dx, dy, dz, spot, ray):  # type: ignore[no-untyped-def]
     """Linear colour where a ray meets a solid; spot is the ray's width there [m]."""
     px, py, pz = ox + t * dx, oy + t * dy, oz + t * dz
-    m = scene.to_local[solid]
-    x, y, z = _local(m, px, py, pz)
+    x, y, z = _local(scene.to_local, solid, px, py, pz)
     if scene.kind[solid] == DOME:
         return _sky(scene, x, y, z)
     cx, cy, cz = canonical_normal(scene.kind[solid], scene.shape[solid], face, x, y, z)
-    nx = m[0, 0] * cx + m[1, 0] * cy + m[2, 0] * cz
-    ny = m[0, 1] * cx + m[1, 1] * cy + m[2, 1] * cz
-    nz = m[0, 2] * cx + m[1, 2] * cy + m[2, 2] * cz
+    m = scene.to_local
+    nx = m[solid, 0, 0] * cx + m[solid, 1, 0] * cy + m[solid, 2, 0] * cz
+    ny = m[solid, 0, 1] * cx + m[solid, 1, 1] * cy + m[solid, 2, 1] * cz
+    nz = m[solid, 0, 2] * cx + m[solid, 1, 2] * cy + m[solid, 2, 2] * cz
     length = math.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12
     nx, ny, nz = nx / length, ny / length, nz / length
     slant = max(0.04, -(nx * dx + ny * dy + nz * dz))
-    red, green, blue = _albedo(
-        scene, solid, face, x, y, z, cx, cy, cz, spot / math.sqrt(slant)
-    )
+    red, green, blue = _albedo(scene, solid, face, x, y, z, cx, cy, cz, spot / math.sqrt(slant))
     glow = scene.glow[solid, 1 if (face == TOP or face == BOTTOM) else 0]
     openness = _openness(scene, solid, x, y, z, px, py, pz, nx, ny, nz)
-    light = scene.light_points[ray]
-    lx, ly, lz = light[0] - px, light[1] - py, light[2] - pz
+    light = scene.light_points
+    lx, ly, lz = light[ray, 0] - px, light[ray, 1] - py, light[ray, 2] - pz
     far = math.sqrt(lx * lx + ly * ly + lz * lz)
     lx, ly, lz = lx / far, ly / far, lz / far
     direct = max(0.0, nx * lx + ny * ly + nz * lz)
     if direct > 0.0:
         step = 2e-3
         if _is_lit(
-            scene, px + step * nx, py + step * ny, pz + step * nz, lx, ly, lz, far - step
+            scene.kind,
+            scene.shape,
+            scene.to_local,
+            scene.group_start,
+            scene.group_sphere,
+            px + step * nx,
+            py + step * ny,
+            pz + step * nz,
+            lx,
+            ly,
+            lz,
+            far - step,
         ):
             direct *= 1.0 / (1.0 + (far / scene.light_reach) ** 2)
         else:

@@ -72,7 +72,9 @@ class Probe:
             z = local[:, 2].clip(1e-6)
             image = local @ self.intrinsics.T
             u, v = image[:, 0] / z, image[:, 1] / z
-            inside = (local[:, 2] > 0) & (u >= 0) & (u < PROBE_WIDTH) & (v >= 0) & (v < PROBE_HEIGHT)
+            inside = (
+                (local[:, 2] > 0) & (u >= 0) & (u < PROBE_WIDTH) & (v >= 0) & (v < PROBE_HEIGHT)
+            )
             row, column = v[inside].astype(int), u[inside].astype(int)
             seen[inside] |= local[inside, 2] <= 1.08 * view_depth[row, column]
         return float(seen.mean())
@@ -155,12 +157,13 @@ def _draw_near(
     unit: float,
     config: SceneConfig,
 ) -> Array:
-    """A view past either end of the path, or beside it, turned a little."""
-    if rng.random() < 0.5:
+    """A view beside the path, or beside and past either end of it, turned a little."""
+    low, high = config.near_offset
+    if rng.random() < 0.35:
         t = rng.uniform(-0.15, -0.05) if rng.random() < 0.5 else rng.uniform(1.05, 1.2)
-        offset = rng.uniform(0, config.near_offset[0])
+        offset = rng.uniform(low, 0.5 * (low + high))
     else:
-        t, offset = rng.uniform(0, 1), rng.uniform(*config.near_offset)
+        t, offset = rng.uniform(0, 1), rng.uniform(low, high)
     base = (first @ move(np.array([t])))[0]
     return base @ _step(rng, offset * unit, move.focus, look=rng.uniform(0, 1))
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -37,6 +37,10 @@ class ToyConfig(Config):
 
     def create(self, seed: int) -> ToyTask:
         return ToyTask(self, seed)
+
+
+class ToyRecipe(RunConfig):
+    task: ToyConfig
 
 
 class ToyTask:
@@ -109,8 +113,17 @@ def main(argv: list[str] | None = None) -> int:
     from train.run import run
 
     recipe, *overrides = sys.argv[1:] if argv is None else argv
-    config: RunConfig[Any] = load_config(recipe, overrides, RunConfig[ToyConfig])
-    return run(config)
+    return run(load_config(recipe, overrides, ToyRecipe))
+
+
+def run_as_process(argv: list[str], log: str, variables: dict[str, str]) -> None:
+    """The body of a child process: the command, with its output in a file."""
+    os.environ.update(variables)
+    with Path(log).open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    run_command(main, argv)
 
 
 if __name__ == "__main__":

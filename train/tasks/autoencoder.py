@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -46,6 +46,8 @@ class AutoencoderLossConfig(Config):
 
 class AutoencoderConfig(Config):
     """Everything that the autoencoder task needs beside the loop's own settings."""
+
+    may_change: ClassVar = frozenset({"num_workers"})
 
     kind: Literal["autoencoder"] = "autoencoder"
     model: Annotated[LinearModel | CogVideoXModel, Field(discriminator="kind")]

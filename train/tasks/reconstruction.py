@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from models.rendering.render import render
@@ -56,6 +56,8 @@ class LossConfig(Config):
 class ReconstructionConfig(Config):
     """Everything that the reconstruction task needs beside the loop's own settings."""
 
+    may_change: ClassVar = frozenset({"num_workers"})
+
     kind: Literal["reconstruction"] = "reconstruction"
     model: LaLRMConfig = LaLRMConfig()
     init_from: Path | None = Field(
@@ -69,6 +71,9 @@ class ReconstructionConfig(Config):
     batch_size: int = Field(8, gt=0, description="clips a step, over all ranks")
     num_workers: int = Field(1, ge=0, description="loading processes a rank")
     views: ViewSamplerConfig = ViewSamplerConfig()
+    mirror_probability: float = Field(
+        0.0, ge=0, le=1, description="share of clips flipped left to right, cameras with them"
+    )
     scale_jitter: float = Field(
         0.0, ge=0, description="standard deviation of a random log factor on the scene scale"
     )
@@ -116,7 +121,7 @@ class ReconstructionTask:
             list(zip(self.indices, weights, strict=True)),
             batch_size=config.batch_size,
             seed=self.seed,
-            transform=ReconstructionSample(ViewSampler(config.views), config.scale_jitter),
+            transform=ReconstructionSample(config),
             num_workers=config.num_workers,
             rank=rank,
             world_size=world_size,
@@ -219,12 +224,15 @@ class ReconstructionTask:
 class ReconstructionSample:
     """Turns a lazy clip into one training sample; runs in the loader's workers."""
 
-    def __init__(self, sampler: ViewSampler, scale_jitter: float) -> None:
-        self.sampler, self.scale_jitter = sampler, scale_jitter
+    def __init__(self, config: ReconstructionConfig) -> None:
+        self.sampler = ViewSampler(config.views)
+        self.scale_jitter, self.mirror_probability = config.scale_jitter, config.mirror_probability
 
     def __call__(self, handle: ShardClip, generator: torch.Generator) -> dict[str, Tensor]:
         chosen = self.sampler.sample(handle.num_frames, handle.num_path_frames, generator)
         inputs, targets = load_selection(handle, chosen)
+        if torch.rand((), generator=generator) < self.mirror_probability:
+            inputs, targets = inputs.mirrored(), targets.mirrored()
         factor = 1.0
         if self.scale_jitter:
             factor = math.exp(self.scale_jitter * float(torch.randn((), generator=generator)))

@@ -6,7 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from train.config import RunConfig
 from train.tasks.autoencoder import AutoencoderConfig
 from train.tasks.reconstruction import ReconstructionConfig
 
-AnyTaskConfig = Annotated[ReconstructionConfig | AutoencoderConfig, Field(discriminator="kind")]
+
+class Recipe(RunConfig):
+    """A training recipe, as written in configs/."""
+
+    task: Annotated[ReconstructionConfig | AutoencoderConfig, Field(discriminator="kind")]

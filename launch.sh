@@ -1,0 +1,224 @@
+#!/usr/bin/env bash
+# Runs every command of Stillscape: makes .venv on first use, then chooses how to start Python.
+set -euo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+VENV="${STILLSCAPE_VENV:-$ROOT/.venv}"
+VENV_PYTHON="$VENV/bin/python"
+DRY_RUN=0
+SHOWN="" # names of the variables that --dry-run prints before the command
+
+# name | module | what it does
+COMMANDS="\
+demo|eval.demo|one input becomes a scene with the bundled models; prints where the report is
+test|pytest|run the tests; arguments go to pytest
+prepare|data.prepare|captures, videos and procedural scenes become shards; --check verifies shards
+train|train.run|train by a recipe: train RECIPE [key=value ...]
+generate|eval.generate|image and camera path become a video, a scene and a viewer
+reconstruct|eval.reconstruct|a clip with cameras becomes a scene
+score|eval.score|image metrics, camera error and 3D consistency
+refine|train.refine|refine one scene by score distillation
+mesh|eval.mesh|a scene becomes a textured mesh
+plan|train.plan|what a recipe needs on a given cluster
+view|eval.view|look at a scene in the browser
+doctor|eval.doctor|what this machine can run, what is missing, how to get it
+setup||make the environment and stop
+python||Python of the environment; arguments go to it"
+
+usage() {
+    local name module text
+    printf 'usage: ./launch.sh [--dry-run] COMMAND [ARGUMENTS]\n\ncommands (each has --help):\n'
+    while IFS='|' read -r name module text; do
+        if exists "$module"; then printf '  %-12s %s\n' "$name" "$text"; fi
+    done <<<"$COMMANDS"
+    cat <<'TEXT'
+
+options:
+  --dry-run          print the command that would run, and stop
+
+train only; the same recipe runs in one process or on many nodes:
+  --nproc N          N processes on this node (torchrun); "gpu" means one for each GPU
+  --max-restarts N   start failed processes again up to N times (torchrun)
+  --hostfile FILE    the nodes of a DeepSpeed hostfile (deepspeed launcher)
+  under SLURM        with more than one task: srun, or this task's rank where srun already runs
+  NNODES, NODE_RANK, MASTER_ADDR [MASTER_PORT]
+                     start this on every node, each with its own rank (torchrun)
+
+environment:
+  STILLSCAPE_PYTHON       the Python, 3.11 or newer, that .venv is made with
+  STILLSCAPE_VENV         another place for the environment
+  STILLSCAPE_EXTRAS       extras to install (default: perceptual,dev; and gpu where there is one)
+  STILLSCAPE_TORCH_INDEX  index for torch alone, e.g. https://download.pytorch.org/whl/cpu
+
+exit codes:
+  0 done   2 something you can fix, told in one message   1 a bug   75 training stopped: start again
+TEXT
+}
+
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 2
+}
+
+# Whether the module of a command is part of this checkout.
+exists() {
+    [[ -z "$1" || "$1" == pytest || -f "$ROOT/${1//.//}.py" ]]
+}
+
+unknown_command() {
+    local names="" name module text near
+    while IFS='|' read -r name module text; do
+        if exists "$module"; then names="$names $name"; fi
+    done <<<"$COMMANDS"
+    # shellcheck disable=SC2086 # the names are words
+    near="$(python3 -c 'import difflib, sys
+print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))' "$1" $names 2>/dev/null || true)"
+    fail "there is no command \"$1\"${near:+; the nearest is \"$near\"}. ./launch.sh --help lists them all"
+}
+
+# Sets PYTHON to the first interpreter that is new enough, or says what was found instead.
+find_python() {
+    local candidate version seen=""
+    local candidates=(python3 python3.13 python3.12 python3.11 python)
+    [[ -n "${STILLSCAPE_PYTHON:-}" ]] && candidates=("$STILLSCAPE_PYTHON")
+    for candidate in "${candidates[@]}"; do
+        version="$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || continue
+        if [[ "$version" =~ ^3\.([0-9]+)$ ]] && ((BASH_REMATCH[1] >= 11)); then
+            PYTHON=$candidate
+            return
+        fi
+        seen="$seen $candidate is Python $version;"
+    done
+    fail "Stillscape needs Python 3.11 or newer, but found:${seen:- no Python that runs;} install one," \
+        "or name it: STILLSCAPE_PYTHON=/path/to/python3.12 ./launch.sh ..."
+}
+
+# Makes .venv, or brings it up to date, unless it was finished from the pins as they are now.
+ensure_environment() {
+    local extras="perceptual,dev" stamp
+    if nvidia-smi -L >/dev/null 2>&1; then extras="$extras,gpu"; fi
+    extras="${STILLSCAPE_EXTRAS:-$extras}"
+    stamp="$({ sed '/^\[tool\./,$d' "$ROOT/pyproject.toml"; cat "$ROOT/constraints.txt"; echo "$extras"; } | cksum)"
+    [[ -x "$VENV_PYTHON" && "$(cat "$VENV/stillscape.stamp" 2>/dev/null)" == "$stamp" ]] && return
+    find_python
+    PYTHONPATH="$ROOT" "$PYTHON" -m configs.environment --folder "$VENV" --extras "$extras" --stamp "$stamp"
+}
+
+# Prints the command (--dry-run) or becomes it, so that signals and exit codes are its own.
+start() {
+    export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+    export PYTHONSAFEPATH=1 # our data package, not a folder named data where the user stands
+    if ((DRY_RUN)); then
+        local name
+        for name in $SHOWN; do printf '%s=%q ' "$name" "${!name}"; done
+        printf '%q ' "$@"
+        printf '\n'
+        exit 0
+    fi
+    exec "$@"
+}
+
+num_gpus() {
+    { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU' || true
+}
+
+# Shares the cores among $1 processes on this node, and lets waiting threads sleep.
+share_cores() {
+    local cores
+    cores="$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)"
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-$((cores > $1 ? cores / $1 : 1))}}"
+    export NUMBA_NUM_THREADS="${NUMBA_NUM_THREADS:-$OMP_NUM_THREADS}"
+    export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+    SHOWN="OMP_NUM_THREADS NUMBA_NUM_THREADS OMP_WAIT_POLICY"
+}
+
+train() {
+    local nproc="" hostfile="" restarts=0 rest=() option value
+    while (($#)); do
+        option="${1%%=*}"
+        case "$option" in
+            --nproc | --hostfile | --max-restarts)
+                if [[ "$1" == *=* ]]; then
+                    value="${1#*=}"
+                else
+                    (($# > 1)) || fail "train: $1 needs a value"
+                    value=$2 && shift
+                fi
+                case "$option" in
+                    --nproc) nproc=$value ;;
+                    --hostfile) hostfile=$value ;;
+                    *) restarts=$value ;;
+                esac
+                ;;
+            *) rest+=("$1") ;;
+        esac
+        shift
+    done
+    set -- train.run ${rest[@]+"${rest[@]}"}
+    [[ "$nproc" == gpu ]] && nproc="$(num_gpus)"
+    [[ "$nproc" =~ ^([1-9][0-9]*)?$ ]] ||
+        fail "train: --nproc is \"$nproc\", expected a number from 1, or gpu where there is one"
+    [[ "$restarts" =~ ^[0-9]+$ ]] || fail "train: --max-restarts is \"$restarts\", expected a number from 0"
+    local torchrun=("$VENV_PYTHON" -m train.torchrun "--max-restarts=$restarts")
+
+    if [[ -n "$hostfile" ]]; then
+        [[ -r "$hostfile" ]] || fail "train: cannot read the hostfile $hostfile; it has lines such as: node1 slots=8"
+        if (($(grep -cE '^[^#]*slots' "$hostfile" || true) > 1)) && ! command -v pdsh >/dev/null; then
+            fail "train: DeepSpeed's launcher starts other nodes through pdsh, which is not installed"
+        fi
+        local first=()
+        [[ -n "${MASTER_ADDR:-}" ]] && first=(--no_ssh_check --master_addr "$MASTER_ADDR")
+        start "$VENV_PYTHON" -m deepspeed.launcher.runner --hostfile "$hostfile" ${first[@]+"${first[@]}"} \
+            --no_local_rank --module "$@"
+    elif [[ -n "${RANK:-}" && -n "${LOCAL_RANK:-}" && -n "${WORLD_SIZE:-}" ]]; then
+        start "$VENV_PYTHON" -m "$@" # another launcher has already placed this process
+    elif [[ -n "${SLURM_JOB_ID:-}" && "${SLURM_STEP_NUM_TASKS:-1}" -gt 1 ]]; then
+        export RANK="$SLURM_PROCID" LOCAL_RANK="$SLURM_LOCALID" WORLD_SIZE="$SLURM_STEP_NUM_TASKS"
+        if [[ -z "${MASTER_ADDR:-}" ]]; then
+            MASTER_ADDR="$(scontrol show hostnames "${SLURM_STEP_NODELIST:-$SLURM_JOB_NODELIST}" | head -n 1)"
+        fi
+        export MASTER_ADDR MASTER_PORT="${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}"
+        share_cores "${SLURM_NTASKS_PER_NODE:-1}"
+        SHOWN="RANK LOCAL_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT $SHOWN"
+        start "$VENV_PYTHON" -m "$@"
+    elif [[ -n "${SLURM_JOB_ID:-}" && "${SLURM_NTASKS:-1}" -gt 1 ]]; then
+        start srun --kill-on-bad-exit=1 "$ROOT/launch.sh" train "${@:2}"
+    elif [[ "${NNODES:-1}" -gt 1 ]]; then
+        [[ -n "${MASTER_ADDR:-}" ]] || fail "train: NNODES is $NNODES, but MASTER_ADDR, the first node's name, is not set"
+        [[ -n "${NODE_RANK:-}" ]] || fail "train: NNODES is $NNODES, but NODE_RANK, 0 on the first node, is not set"
+        nproc="${nproc:-$(num_gpus)}"
+        [[ "$nproc" == 0 ]] && nproc=1
+        share_cores "$nproc"
+        start "${torchrun[@]}" --nnodes="$NNODES" --node-rank="$NODE_RANK" --nproc-per-node="$nproc" \
+            --master-addr="$MASTER_ADDR" --master-port="${MASTER_PORT:-29500}" -m "$@"
+    elif [[ "${nproc:-1}" -gt 1 || "$restarts" -gt 0 ]]; then
+        share_cores "${nproc:-1}"
+        start "${torchrun[@]}" --standalone --nproc-per-node="${nproc:-1}" -m "$@"
+    else
+        start "$VENV_PYTHON" -m "$@"
+    fi
+}
+
+main() {
+    local arguments=() argument command line module
+    for argument in "$@"; do
+        if [[ "$argument" == --dry-run ]]; then DRY_RUN=1; else arguments+=("$argument"); fi
+    done
+    set -- ${arguments[@]+"${arguments[@]}"}
+    command="${1:-help}"
+    case "$command" in -h | --help | help) usage && exit 0 ;; esac
+    shift
+    line="$(awk -F'|' -v name="$command" '$1 == name' <<<"$COMMANDS")"
+    module="$(cut -d'|' -f2 <<<"$line")"
+    if [[ -z "$line" ]] || ! exists "$module"; then unknown_command "$command"; fi
+    ((DRY_RUN)) || ensure_environment
+    case "$command" in
+        setup) exit 0 ;;
+        python) start "$VENV_PYTHON" "$@" ;;
+        test) cd "$ROOT" && start "$VENV_PYTHON" -m pytest "$@" ;;
+        train) train "$@" ;;
+        *) start "$VENV_PYTHON" -m "$module" "$@" ;;
+    esac
+}
+
+main "$@"

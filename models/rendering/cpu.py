@@ -1,0 +1,371 @@
+"""The CPU backend: a differentiable rasteriser in numba with gsplat's semantics, float32.
+
+Bitwise the same result for any number of threads, which `torch.set_num_threads` chooses. The kernels are compiled
+at first use (some seconds, then kept beside the source files).
+
+Legend: n Gaussians, v views; "padded" is n rounded up to whole rows of lanes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from configs.errors import UserError
+from data.cameras import Cameras
+from models.gaussians import Gaussians
+from models.rendering import cpu_project, cpu_tiles
+from models.rendering.cpu_project import CAMERA, ROW, TILE
+from models.rendering.settings import RenderSettings
+from models.rendering.spherical_harmonics import view_colors
+from models.rendering.threads import run_pieces
+
+MIN_CHUNK = 1024
+"""Gaussians per unit of work, at least; a multiple of ROW."""
+MAX_CHUNKS = 64
+MAX_ROWS = 1 << 23
+"""Splats (Gaussians times views) in one pass, to bound memory at 64 bytes each; more views take more passes."""
+MAX_PAIRS = 1 << 31
+
+
+def rasterise(
+    gaussians: Gaussians, cameras: Cameras, settings: RenderSettings
+) -> tuple[
+    Float[Tensor, "b v 3 h w"], Float[Tensor, "b v h w"], Float[Tensor, "b v h w"]
+]:
+    """Colour on black, sum of weight * z, and alpha, of a batch `[b]` of scenes.
+
+    Computes in float32 on the CPU; the result comes back in the means' dtype and on their device.
+    Gaussians with NaN or infinite entries are left out and get zero gradients.
+    """
+    colors = view_colors(gaussians, cameras)
+    scenes = [
+        rasterise_scene(
+            *(
+                tensor[scene].to("cpu", torch.float32)
+                for tensor in (
+                    gaussians.means,
+                    gaussians.quats,
+                    gaussians.scales,
+                    gaussians.opacities,
+                    colors,
+                    cameras.world_to_camera,
+                    cameras.intrinsics,
+                )
+            ),
+            cameras.width,
+            cameras.height,
+            settings,
+        )
+        for scene in range(gaussians.means.shape[0])
+    ]
+    frames, depth, transmittance = (
+        torch.stack(parts).to(gaussians.means) for parts in zip(*scenes, strict=True)
+    )
+    return frames, depth, 1 - transmittance
+
+
+def rasterise_scene(
+    means: Float[Tensor, "n 3"],
+    quats: Float[Tensor, "n 4"],
+    scales: Float[Tensor, "n 3"],
+    opacities: Float[Tensor, " n"],
+    colors: Float[Tensor, "n 3"] | Float[Tensor, "v n 3"],
+    world_to_camera: Float[Tensor, "v 4 4"],
+    intrinsics: Float[Tensor, "v 3 3"],
+    width: int,
+    height: int,
+    settings: RenderSettings,
+) -> tuple[Float[Tensor, "v 3 h w"], Float[Tensor, "v h w"], Float[Tensor, "v h w"]]:
+    """Colour on black, sum of weight * z, and transmittance of one scene, float32 on the CPU."""
+    views = max(1, MAX_ROWS // max(1, len(means)))
+    passes = [
+        Rasterise.apply(
+            means,
+            quats,
+            scales,
+            opacities,
+            colors if colors.ndim == 2 else colors[start : start + views],
+            world_to_camera[start : start + views],
+            intrinsics[start : start + views],
+            width,
+            height,
+            settings,
+        )
+        for start in range(0, len(world_to_camera), views)
+    ]
+    if len(passes) == 1:
+        return passes[0]
+    frames, depth, transmittance = (torch.cat(parts) for parts in zip(*passes, strict=True))
+    return frames, depth, transmittance
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes and arrays that forward and backward share; names as in cpu_project.py and cpu_tiles.py."""
+
+    num_gaussians: int
+    num_views: int
+    width: int
+    height: int
+    color_view_stride: int
+    cameras: NDArray[np.float32]
+
+    @property
+    def padded(self) -> int:
+        return -(-self.num_gaussians // ROW) * ROW
+
+    @property
+    def chunk_size(self) -> int:
+        """Gaussians per unit of work: a function of the scene alone, so that sums are always cut the same."""
+        return max(MIN_CHUNK, -(-self.padded // (MAX_CHUNKS * ROW)) * ROW)
+
+    @property
+    def num_chunks(self) -> int:
+        return -(-self.padded // self.chunk_size)
+
+    @property
+    def tiles_x(self) -> int:
+        return -(-self.width // TILE)
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles of one view."""
+        return self.tiles_x * -(-self.height // TILE)
+
+
+class Rasterise(torch.autograd.Function):
+    """The kernels as one differentiable operation. Gradients to all inputs but the intrinsics."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        colors: Tensor,
+        world_to_camera: Tensor,
+        intrinsics: Tensor,
+        width: int,
+        height: int,
+        settings: RenderSettings,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        parameters = [t.contiguous() for t in (means, quats, scales, opacities)]
+        layout = Layout(
+            num_gaussians=len(means),
+            num_views=len(world_to_camera),
+            width=width,
+            height=height,
+            color_view_stride=0 if colors.ndim == 2 else 3 * len(means),
+            cameras=pack_cameras(world_to_camera, intrinsics, width, height),
+        )
+        keep = any(ctx.needs_input_grad)
+        num_rows = layout.num_views * layout.padded
+        num_groups = layout.num_chunks * layout.num_views
+        num_all_tiles = layout.num_views * layout.num_tiles
+
+        gaussian_rows = np.empty(layout.padded * ROW, np.float32)
+        splats = np.empty(num_rows * ROW, np.float32)
+        num_visible = np.empty(num_groups, np.int32)
+        num_pairs = np.empty(num_groups, np.int64)
+        tile_counts = np.zeros(num_groups * layout.num_tiles, np.int32)
+        run_pieces(
+            cpu_project.project,
+            layout.num_chunks,
+            layout.chunk_size,
+            layout.num_gaussians,
+            layout.num_views,
+            *map(flat, parameters),
+            flat(colors.contiguous()),
+            layout.color_view_stride,
+            layout.cameras,
+            width,
+            height,
+            layout.tiles_x,
+            layout.num_tiles,
+            settings.near,
+            settings.far,
+            settings.eps2d,
+            settings.antialiased,
+            gaussian_rows,
+            splats,
+            splats.view(np.int32),
+            num_visible,
+            num_pairs,
+            tile_counts,
+        )
+        total = int(num_pairs.sum())
+        if total >= MAX_PAIRS:
+            raise UserError(
+                f"{layout.num_gaussians} Gaussians cover {total} tiles of {TILE}x{TILE} pixels in"
+                f" {layout.num_views} views of {height}x{width}; the CPU rasteriser takes"
+                f" {MAX_PAIRS - 1} at once: render fewer views at a time, or smaller Gaussians"
+            )
+        tile_starts = np.empty(num_all_tiles + 1, np.int64)
+        cpu_tiles.place_tiles(
+            layout.num_chunks,
+            layout.num_views,
+            layout.num_tiles,
+            num_pairs,
+            tile_counts,
+            tile_starts,
+        )
+        keys, sorted_keys = np.empty(total, np.int64), np.empty(total, np.int64)
+        run_pieces(
+            cpu_tiles.list_splats,
+            layout.num_chunks,
+            layout.chunk_size,
+            layout.num_views,
+            layout.padded,
+            layout.tiles_x,
+            layout.num_tiles,
+            num_visible,
+            num_pairs,
+            tile_counts,
+            splats.view(np.int32),
+            keys,
+        )
+        frames = torch.empty(layout.num_views, 3, height, width)
+        depth = torch.empty(layout.num_views, height, width)
+        transmittance = torch.empty(layout.num_views, height, width)
+        stops = np.empty(depth.numel() if keep else 0, np.int32)
+        reached = np.empty(total if keep else 0, np.uint64)
+        num_drawn = np.empty(num_all_tiles, np.int64)
+        run_pieces(
+            cpu_tiles.draw_tiles,
+            num_all_tiles,
+            width,
+            height,
+            layout.tiles_x,
+            layout.num_tiles,
+            tile_starts,
+            keys,
+            sorted_keys,
+            splats,
+            flat(frames),
+            flat(depth),
+            flat(transmittance),
+            keep,
+            stops,
+            reached,
+            num_drawn,
+            weights=np.diff(tile_starts) + 64,
+        )
+        if keep:
+            ctx.save_for_backward(*parameters)
+            ctx.layout, ctx.settings = layout, settings
+            ctx.shapes = [t.shape for t in (means, quats, scales, opacities, colors)]
+            ctx.arrays = (
+                gaussian_rows,
+                splats,
+                num_visible,
+                tile_starts,
+                sorted_keys,
+                flat(transmittance),
+                stops,
+                reached,
+                num_drawn,
+            )
+        return frames, depth, transmittance
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_frames: Tensor, grad_depth: Tensor, grad_transmittance: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        layout, settings = ctx.layout, ctx.settings
+        (
+            gaussian_rows,
+            splats,
+            num_visible,
+            tile_starts,
+            sorted_keys,
+            transmittance,
+            stops,
+            reached,
+            num_drawn,
+        ) = ctx.arrays
+        moments = np.empty(len(sorted_keys) * ROW, np.float32)
+        touched = np.zeros(len(sorted_keys), np.uint8)
+        run_pieces(
+            cpu_tiles.draw_tiles_backward,
+            len(num_drawn),
+            layout.width,
+            layout.height,
+            layout.tiles_x,
+            layout.num_tiles,
+            tile_starts,
+            sorted_keys,
+            splats,
+            splats.view(np.int32),
+            transmittance,
+            stops,
+            reached,
+            num_drawn,
+            flat(grad_frames.contiguous()),
+            flat(grad_depth.contiguous()),
+            flat(grad_transmittance.contiguous()),
+            moments,
+            touched,
+            weights=num_drawn + 64,
+        )
+        gradients = [torch.zeros(shape) for shape in ctx.shapes]
+        camera_parts = np.zeros((layout.num_chunks, layout.num_views, 12))
+        run_pieces(
+            cpu_project.project_backward,
+            layout.num_chunks,
+            layout.chunk_size,
+            layout.num_gaussians,
+            layout.num_views,
+            *map(flat, ctx.saved_tensors),
+            layout.color_view_stride,
+            layout.cameras,
+            settings.eps2d,
+            settings.antialiased,
+            gaussian_rows,
+            splats.view(np.int32),
+            num_visible,
+            moments,
+            touched,
+            *map(flat, gradients),
+            camera_parts.reshape(-1),
+        )
+        camera = torch.from_numpy(camera_parts.sum(axis=0)).float()
+        grad_world_to_camera = torch.zeros(layout.num_views, 4, 4)
+        grad_world_to_camera[:, :3, :3] = camera[:, :9].unflatten(1, (3, 3))
+        grad_world_to_camera[:, :3, 3] = camera[:, 9:]
+        return *gradients, grad_world_to_camera, None, None, None, None
+
+
+def flat(tensor: Tensor) -> NDArray[np.float32]:
+    """A contiguous tensor's memory as a flat array."""
+    return tensor.detach().view(-1).numpy()
+
+
+def pack_cameras(
+    world_to_camera: Float[Tensor, "v 4 4"],
+    intrinsics: Float[Tensor, "v 3 3"],
+    width: int,
+    height: int,
+) -> NDArray[np.float32]:
+    """Camera rows as cpu_project.py's legend lists them, flat."""
+    transform, matrix = world_to_camera.detach().double(), intrinsics.detach().double()
+    focal = torch.stack([matrix[:, 0, 0], matrix[:, 1, 1]], dim=-1)
+    center = matrix[:, :2, 2]
+    size = torch.tensor([width, height], dtype=torch.float64)
+    margin = 0.15 * size / focal
+    limits = torch.stack([-center / focal - margin, (size - center) / focal + margin], dim=-1)
+    packed = torch.cat(
+        [transform[:, :3, :3].flatten(1), transform[:, :3, 3], focal, center, limits.flatten(1)],
+        dim=-1,
+    )
+    assert packed.shape[1] == CAMERA
+    return flat(packed.float())

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from configs.errors import UserError
+from data.procedural.clips import make_clip
+from data.procedural.config import SceneConfig
+from data.shard_writing import write_shards
+from models.gaussians import Gaussians
+from models.lalrm import LaLRMConfig
+from models.linear_codec import LinearCodec, LinearCodecConfig
+from train import losses
+from train.tasks.reconstruction import LossConfig, ReconstructionConfig, batch_cameras
+
+SCENES = SceneConfig(height=32, width=48, num_frames=9, num_near=2, num_far=1)
+MODEL = LaLRMConfig(
+    latent_channels=4, width=32, depth=1, heads=2, temporal_alignment=True, color_skip=True
+)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Shards of six small clips and a linear codec fitted to them."""
+    root = tmp_path_factory.mktemp("reconstruction")
+    clips = [make_clip(seed, SCENES) for seed in range(6)]
+    write_shards(clips, root / "shards")
+    codec = LinearCodec(LinearCodecConfig(latent_channels=4))
+    codec.fit(torch.stack([clip.frames[:9] for clip in clips]))
+    codec.save_pretrained(root / "codec")
+    return {"shards": root / "shards", "codec": root / "codec", "root": root}
+
+
+def make_config(folders: dict[str, Path], **changes: object) -> ReconstructionConfig:
+    settings = {
+        "model": MODEL,
+        "autoencoder": folders["codec"],
+        "data": [folders["shards"]],
+        "validation_data": folders["shards"],
+        "num_validation_clips": 2,
+        "batch_size": 2,
+        "num_workers": 0,
+        "views": {"num_input": 9, "num_seen": 2, "num_unseen": 2, "reverse_probability": 0.5},
+        "mirror_probability": 0.5,
+        "loss": LossConfig(depth=0.1, opacity=0.01, scale=0.1),
+    }
+    return ReconstructionConfig.model_validate(settings | changes)
+
+
+def oracle(batch: dict[str, torch.Tensor]):
+    """A model that knows the answer: Gaussians at the true depths in the true colours."""
+
+    def model(latents: torch.Tensor, cameras) -> Gaussians:
+        distance = losses.half_resolution_distance(batch["input_depth"], cameras)
+        grid = cameras.resize(*distance.shape[-2:])
+        origins, directions = grid.rays()
+        means = origins[:, :, None, None] + distance[..., None] * directions
+        footprint = distance / grid.intrinsics[..., 0, 0][..., None, None]
+        colors = F.avg_pool2d(batch["input_frames"].flatten(0, 1), 2)
+        colors = colors.unflatten(0, distance.shape[:2]).movedim(2, -1)
+        num = distance[0].numel()
+        quats = torch.tensor([1.0, 0, 0, 0]).expand(len(distance), num, 4)
+        return Gaussians(
+            means=means.flatten(1, 3),
+            quats=quats,
+            scales=(0.5 * footprint)[..., None].expand(*footprint.shape, 3).flatten(1, 3),
+            opacities=torch.full((len(distance), num), 0.9),
+            colors=colors.flatten(1, 3),
+        )
+
+    return model
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.5])
+def test_true_depth_and_colour_nearly_solve_the_task(folders, jitter: float) -> None:
+    """Cameras, depth, time reversal, scale jitter and renderer agree: the truth scores as the truth."""
+    task = make_config(folders, scale_jitter=jitter, batch_size=6).create(seed=0)
+    batch = next(iter(task.loader(rank=0, world_size=1, start=0)))
+    parts = task.losses(oracle(batch), batch, torch.Generator())
+    assert parts["psnr"] > 21
+    assert parts["depth"] < 1e-4
+    wrong = {**batch, "input_depth": batch["input_depth"] * 1.3}
+    worse = task.losses(oracle(wrong), batch, torch.Generator())
+    assert worse["psnr"] < parts["psnr"] - 2
+    assert worse["depth"] == pytest.approx(0.262, abs=0.01)
+
+
+def test_gradients_reach_every_parameter(folders) -> None:
+    task = make_config(folders).create(seed=0)
+    model = task.build()
+    # The decoder's zero bias and small weights make some gradients tiny, but none is missing.
+    batch = next(iter(task.loader(rank=0, world_size=1, start=0)))
+    parts = task.losses(model, batch, torch.Generator())
+    assert set(parts) == {"loss", "mse", "depth", "opacity", "scale", "psnr"}
+    weighted = parts["mse"] + 0.1 * parts["depth"] + 0.01 * parts["opacity"] + 0.1 * parts["scale"]
+    torch.testing.assert_close(parts["loss"], weighted)
+    parts["loss"].backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_validation_covers_seen_and_unseen_views(folders) -> None:
+    task = make_config(folders).create(seed=0)
+    validation = task.validate(task.build().eval())
+    assert set(validation.scalars) == {"psnr_seen", "psnr_unseen", "log_depth_error"}
+    assert validation.scalars["psnr_seen"] > 5
+    assert validation.images["clip_0"].shape == (3, 64, 48 * 6)
+
+
+def test_a_new_model_starts_with_the_fitted_colours(folders) -> None:
+    task = make_config(folders).create(seed=0)
+    with_skip = task.validate(task.build().eval()).scalars
+    without = make_config(folders, model=MODEL.model_copy(update={"color_skip": False}))
+    plain = without.create(seed=0)
+    assert with_skip["psnr_seen"] > plain.validate(plain.build().eval()).scalars["psnr_seen"] + 1
+
+
+def test_a_later_stage_starts_from_the_earlier_ones_weights(folders) -> None:
+    task = make_config(folders).create(seed=0)
+    model = task.build()
+    task.export(model, folders["root"] / "stage1")
+    again = make_config(folders, init_from=folders["root"] / "stage1").create(seed=1).build()
+    assert torch.equal(model.fuse.weight, again.fuse.weight)
+    other = MODEL.model_copy(update={"width": 64})
+    wrong = make_config(folders, init_from=folders["root"] / "stage1", model=other)
+    with pytest.raises(UserError, match=r"width is 32, but the recipe's task\.model\.width is 64"):
+        wrong.create(seed=0).build()
+
+
+def test_distance_of_a_plane_is_depth_over_the_rays_slope() -> None:
+    cameras = batch_cameras(
+        {
+            "input_frames": torch.zeros(1, 1, 3, 4, 6),
+            "input_world_to_camera": torch.eye(4)[None, None],
+            "input_intrinsics": torch.tensor([[3.0, 0, 3], [0, 3, 2], [0, 0, 1]])[None, None],
+        },
+        "input",
+    )
+    distance = losses.half_resolution_distance(torch.full((1, 1, 4, 6), 2.0), cameras)
+    x, y = (torch.tensor([1.0, 3, 5]) - 3) / 3, (torch.tensor([1.0, 3]) - 2) / 3
+    expected = 2 * (1 + x[None, :] ** 2 + y[:, None] ** 2).sqrt()
+    torch.testing.assert_close(distance[0, 0], expected)
+
+
+def test_unknown_depth_does_not_count() -> None:
+    predicted = torch.tensor([1.0, 5.0, 2.0])
+    target = torch.tensor([1.0, 0.0, 4.0])
+    expected = torch.tensor(2.0).log() / 2
+    torch.testing.assert_close(losses.log_distance_loss(predicted, target), expected)

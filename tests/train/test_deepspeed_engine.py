@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import ToyRun
+
+pytestmark = pytest.mark.distributed
+
+NewToy = Callable[[str], ToyRun]
+STAGES = [0, 1, 2, 3]
+# Without noise and dropout, which differ between ranks, any number of ranks learns the same.
+EXACT = ("task.noise=0", "task.dropout=0")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> ToyRun:
+    """The plain engine's run, with two of its steps left out for NaN."""
+    run = ToyRun(tmp_path_factory.mktemp("plain"), "plain")
+    assert run.start(*EXACT, "task.nan_batches=[24, 26]") == 0
+    return run
+
+
+def assert_close_runs(run: ToyRun, reference: ToyRun) -> None:
+    for record, expected in zip(run.records(), reference.records(), strict=True):
+        assert record["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+        assert record["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+        assert record["skipped"] == expected["skipped"]
+    for record, expected in zip(
+        run.records("validation"), reference.records("validation"), strict=True
+    ):
+        assert record["scalars"] == pytest.approx(expected["scalars"], rel=1e-5)
+    torch.testing.assert_close(run.checkpoint(24), reference.checkpoint(24), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(run.weights(), reference.weights(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_process_learns_what_the_plain_engine_learns(
+    toy: NewToy, plain: ToyRun, stage: int
+) -> None:
+    run = toy(f"one_{stage}")
+    codes = run.start_ranks(
+        1,
+        *EXACT,
+        "task.nan_batches=[24, 26]",
+        "engine.kind=deepspeed",
+        f"engine.zero_stage={stage}",
+    )
+    assert codes == [0], run.log.read_text()
+    assert_close_runs(run, plain)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_learn_what_one_learns_and_skip_together(
+    toy: NewToy, plain: ToyRun, stage: int
+) -> None:
+    """The NaN is in the first rank's share of the batch alone."""
+    run = toy(f"two_{stage}")
+    codes = run.start_ranks(2, *EXACT, "task.nan_batches=[24, 26]", f"engine.zero_stage={stage}")
+    assert codes == [0, 0], run.log.read_text()
+    assert_close_runs(run, plain)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks_and_another_stage(
+    toy: NewToy, plain: ToyRun
+) -> None:
+    run = toy("moving")
+    common = (*EXACT, "task.nan_batches=[24, 26]", "resume=auto", "loop.keep_checkpoints=9")
+    assert run.start_ranks(2, *common, "loop.save_every=1", "task.signal_at_batch=23") == [75, 75]
+    config = run.folder / "config.yaml"
+    config.write_text(config.read_text().replace("signal_at_batch: 23", "signal_at_batch: null"))
+
+    # Steps 13 and 14 are left out, so their checkpoints are what was loaded, saved again.
+    assert run.start_ranks(1, *common, "loop.max_minutes=1e-9") == [75]
+    assert run.start_ranks(2, *common, "loop.max_minutes=1e-9", "engine.zero_stage=3") == [75, 75]
+    saved = run.checkpoint(12)
+    for step in (13, 14):
+        loaded = run.checkpoint(step)
+        assert loaded.keys() == saved.keys()
+        for name, value in saved.items():
+            assert torch.equal(loaded[name], value), (step, name)
+
+    assert run.start_ranks(2, *common, "engine.zero_stage=2") == [0, 0], run.log.read_text()
+    torch.testing.assert_close(run.checkpoint(24), plain.checkpoint(24), rtol=1e-4, atol=1e-6)
+    assert run.records()[-1]["losses"] == pytest.approx(plain.records()[-1]["losses"], rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_stopped_run_of_two_processes_is_bitwise_the_uninterrupted_one(
+    toy: NewToy, stage: int
+) -> None:
+    whole, halves = toy("whole"), toy("halves")
+    settings = [f"engine.zero_stage={stage}", "resume=auto"]
+    assert whole.start_ranks(2, *settings) == [0, 0]
+    assert halves.start_ranks(2, *settings, "task.signal_at_batch=19") == [75, 75]
+    config = halves.folder / "config.yaml"
+    config.write_text(config.read_text().replace("signal_at_batch: 19", "signal_at_batch: null"))
+    assert halves.start_ranks(2, *settings) == [0, 0]
+    assert halves.records() == whole.records()
+    left, right = halves.checkpoint(24), whole.checkpoint(24)
+    assert left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def test_bf16_is_autocast_here_too(toy: NewToy) -> None:
+    run, reference = toy("bf16"), toy("bf16_plain")
+    assert run.start_ranks(2, *EXACT, "engine.precision=bf16", "engine.zero_stage=2") == [0, 0]
+    assert reference.start(*EXACT, "engine.precision=bf16") == 0
+    assert all(value.dtype == torch.float32 for value in run.checkpoint(24).values())
+    for record, expected in zip(run.records(), reference.records(), strict=True):
+        assert record["losses"] == pytest.approx(expected["losses"], rel=0.02)
