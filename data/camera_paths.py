@@ -54,8 +54,8 @@ class NamedPath:
     move: Move
     description: str
     unit: str
-    amplitude: float | int
-    limit: float | int
+    amplitude: float
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _checked_move(segment: Segment) -> Callable[[float], Waypoint]:
         raise UserError(
             f"share of camera path '{segment.name}' is {segment.share}, expected a positive number"
         )
-    return lambda t: path.move(t, amplitude)
+    return lambda t: path.move(t, float(amplitude))
 
 
 def _lookup(known: Mapping[str, Known], name: str, kind: str) -> Known:
@@ -264,8 +264,8 @@ EASINGS: dict[str, Callable[[float], float]] = {
 """How progress runs from 0 to 1: evenly, slowly at both ends, slowly at first, slowly at last."""
 
 PATHS: dict[str, NamedPath] = {
-    "orbit": NamedPath(orbit, "circles the subject to the right", "degrees", 30, 360),
-    "dolly": NamedPath(dolly, "moves forward", "scene units", 0.3, 3),
+    "orbit": NamedPath(orbit, "circles the subject to the right", "degrees", 30.0, 360.0),
+    "dolly": NamedPath(dolly, "moves forward", "scene units", 0.3, 3.0),
     "dolly_zoom": NamedPath(
         dolly_zoom,
         "moves forward while zooming out; the subject keeps its size",
@@ -273,11 +273,13 @@ PATHS: dict[str, NamedPath] = {
         0.3,
         0.9,
     ),
-    "truck": NamedPath(truck, "moves right", "scene units", 0.3, 3),
-    "pedestal": NamedPath(pedestal, "moves up", "scene units", 0.2, 3),
-    "crane": NamedPath(crane, "rises, looking at the subject", "scene units", 0.3, 3),
-    "spiral": NamedPath(spiral, "circles outward, looking at the subject", "scene units", 0.15, 1),
-    "pan": NamedPath(pan, "turns right on the spot", "degrees", 20, 360),
-    "tilt": NamedPath(tilt, "turns up on the spot", "degrees", 10, 90),
-    "roll": NamedPath(roll, "leans clockwise", "degrees", 15, 360),
+    "truck": NamedPath(truck, "moves right", "scene units", 0.3, 3.0),
+    "pedestal": NamedPath(pedestal, "moves up", "scene units", 0.2, 3.0),
+    "crane": NamedPath(crane, "rises, looking at the subject", "scene units", 0.3, 3.0),
+    "spiral": NamedPath(
+        spiral, "circles outward, looking at the subject", "scene units", 0.15, 1.0
+    ),
+    "pan": NamedPath(pan, "turns right on the spot", "degrees", 20.0, 360.0),
+    "tilt": NamedPath(tilt, "turns up on the spot", "degrees", 10.0, 90.0),
+    "roll": NamedPath(roll, "leans clockwise", "degrees", 15.0, 360.0),
 }

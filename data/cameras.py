@@ -131,7 +131,8 @@ class Cameras:
         origin_cross = skew(self.positions) @ to_world
         pixels = pixel_centres(self.height, self.width).to(self.intrinsics).flatten(0, 1)
         rays = torch.cat([origin_cross, to_world], dim=-2) @ pixels.mT
-        rays = rays / rays[..., 3:, :].norm(dim=-2, keepdim=True)
+        # Not `norm(dim=-2)`: on the CPU that runs 30 times slower.
+        rays = rays / rays[..., 3:, :].square().sum(dim=-2, keepdim=True).sqrt()
         return rays.unflatten(-1, (self.height, self.width))
 
     def project(
@@ -149,7 +150,9 @@ class Cameras:
     def validate(self, source: str) -> Cameras:
         """These cameras, once checked; raises UserError that names `source` and the first bad view."""
         if self.height < 1 or self.width < 1:
-            raise UserError(f"{source}: images are {self.height}x{self.width}, expected at least 1x1")
+            raise UserError(
+                f"{source}: images are {self.height}x{self.width}, expected at least 1x1"
+            )
         flat = self.world_to_camera.reshape(-1, 4, 4).double().cpu()
         intrinsics = self.intrinsics.reshape(-1, 3, 3).double().cpu()
         if len(flat) != len(intrinsics):

@@ -38,7 +38,7 @@ def read_capture(
     if kind == "transforms":
         from data.importers.nerfstudio import read_nerfstudio
 
-        return read_nerfstudio(path, height, width, progress=progress), {}
+        return read_nerfstudio(path, height, width, find_depth=True, progress=progress), {}
     if kind == "colmap":
         from data.importers.colmap import read_colmap
 

@@ -88,13 +88,17 @@ class Clip:
     def normalised(self, scale: float | None = None) -> Clip:
         """The same clip relative to its first frame, translations and depth divided by a scene scale.
 
-        Without `scale` it is `scene_scale(...)`. The kept scale is the product of old and new.
+        Without `scale` it is `scene_scale(...)` of the first frame's depth, or of all frames' where the
+        first has none. The kept scale is the product of old and new.
         Captures can lie far from their origin, so this is done in float64; the result has the
         frames' dtype.
         """
         cameras = self.cameras.to(torch.float64)
         if scale is None:
-            scale = scene_scale(cameras, None if self.depth is None else self.depth[0])
+            depth = self.depth
+            if depth is not None and bool((depth[0] > 0).any()):
+                depth = depth[0]
+            scale = scene_scale(cameras, depth)
         return replace(
             self,
             cameras=cameras.relative_to(0).rescaled(scale).to(self.frames.dtype),

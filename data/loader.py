@@ -8,9 +8,11 @@ not on the number of workers or ranks, nor on where the run was stopped and take
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import shutil
 import signal
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +88,7 @@ class ClipLoader:
         self._max_damaged_share = max_damaged_share
         self._damaged: dict[tuple[int, int], Damage] = {}
         self._batches: Iterator[_Batch] | None = None
+        self._at_exit = functools.partial(_close_if_alive, weakref.ref(self))
         self.position = start
 
     @property
@@ -114,10 +117,11 @@ class ClipLoader:
 
     def close(self) -> None:
         """Ends the workers; the loader can't be iterated after it."""
-        atexit.unregister(self.close)
-        workers = getattr(self._batches, "_shutdown_workers", None)
-        if workers is not None:
-            workers()
+        atexit.unregister(self._at_exit)
+        # The only way to end the workers at once, which PyTorch keeps private.
+        end_workers = getattr(self._batches, "_shutdown_workers", None)
+        if end_workers is not None:
+            end_workers()
         self._batches = iter(())
 
     def __enter__(self) -> ClipLoader:
@@ -130,7 +134,7 @@ class ClipLoader:
         if self._num_workers:
             self._check_shared_memory()
             # Workers must go before the interpreter does, or it may wait for them for ever.
-            atexit.register(self.close)
+            atexit.register(self._at_exit)
         return iter(
             DataLoader(
                 self._dataset,
@@ -227,6 +231,12 @@ class _RankPositions(Sampler[list[int]]):
         while True:
             yield list(range(first, first + self._share))
             first += self._batch_size
+
+
+def _close_if_alive(reference: weakref.ref[ClipLoader]) -> None:
+    loader = reference()
+    if loader is not None:
+        loader.close()
 
 
 def _stack(samples: list[_Sample]) -> _Batch:

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from data.cameras import Cameras, pixel_centres
+from data.cameras import Cameras
 from data.clips import Clip
+from data.warping import look_up, plane_points, unproject
 from models.autoencoder import VideoAutoencoder
 
 
@@ -49,17 +50,8 @@ def median_depth(
     """
     nearest = nearest_view(sources, targets, float(depths.median()))
     chosen = sources.select(nearest)
-    origins, directions = targets.rays()
-    # The plane's points x satisfy axis . x = offset, where axis is the source's viewing direction.
-    axes = chosen.camera_to_world[:, :3, 2]
-    offsets = (axes * chosen.positions).sum(-1) + depths[nearest]
-    approach = torch.einsum("vj,vhwj->vhw", axes, directions)
-    distance = (offsets - (axes * origins).sum(-1))[:, None, None] / approach
-    # Rays along the plane or away from it meet it nowhere: look them up at their vanishing point.
-    meets = (approach > 1e-6) & (distance > 0)
-    distance = torch.where(meets, distance, torch.full_like(distance, 1e6))
-    points = origins[:, None, None, :] + distance[..., None] * directions
-    return sample_frames(frames[nearest], chosen, points)
+    drawn, _ = look_up(frames[nearest], chosen, plane_points(chosen, targets, depths[nearest]))
+    return drawn
 
 
 def true_depth(
@@ -75,7 +67,8 @@ def true_depth(
     """
     known = target_depth[target_depth > 0]
     nearest = nearest_view(sources, targets, float(known.median()) if len(known) else 1.0)
-    return sample_frames(frames[nearest], sources.select(nearest), unproject(targets, target_depth))
+    points = unproject(targets, target_depth)
+    return look_up(frames[nearest], sources.select(nearest), points)[0]
 
 
 def autoencoder_round_trip(
@@ -99,34 +92,6 @@ def frame_depths(clip: Clip, views: list[int]) -> Float[Tensor, " view"]:
             if len(known):
                 depths[row] = float(known.median())
     return depths.to(clip.frames.dtype)
-
-
-def unproject(cameras: Cameras, depth: Float[Tensor, "v h w"]) -> Float[Tensor, "v h w 3"]:
-    """World points of pixel centres at the given z-depths."""
-    pixels = pixel_centres(cameras.height, cameras.width).to(cameras.intrinsics)
-    local = torch.einsum("vij,hwj->vhwi", torch.linalg.inv(cameras.intrinsics), pixels)
-    to_world = cameras.camera_to_world
-    points = torch.einsum("vij,vhwj->vhwi", to_world[:, :3, :3], local * depth[..., None])
-    return points + to_world[:, None, None, :3, 3]
-
-
-def sample_frames(
-    frames: Float[Tensor, "v 3 h w"], cameras: Cameras, points: Float[Tensor, "v h w 3"]
-) -> Float[Tensor, "v 3 h w"]:
-    """The colour that frame v shows at its world points v: bilinear, the border repeated outside.
-
-    Points at or behind the camera plane are looked up as if just before it.
-    """
-    to_camera = cameras.world_to_camera
-    local = torch.einsum("vij,vhwj->vhwi", to_camera[:, :3, :3], points)
-    local = local + to_camera[:, None, None, :3, 3]
-    z = local[..., 2:].clamp(min=1e-6)
-    image = torch.einsum("vij,vhwj->vhwi", cameras.intrinsics, torch.cat([local[..., :2], z], -1))
-    size = image.new_tensor([cameras.width, cameras.height])
-    grid = 2 * (image[..., :2] / z) / size - 1
-    return torch.nn.functional.grid_sample(
-        frames, grid.to(frames.dtype), padding_mode="border", align_corners=False
-    )
 
 
 def _camera_marks(cameras: Cameras, depth: float) -> Float[Tensor, "view 6"]:

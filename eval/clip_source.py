@@ -14,6 +14,7 @@ from data.cameras import Cameras
 from data.clip_cutting import cut_capture
 from data.clips import Clip
 from data.importers.posed_images import Progress
+from data.plane_sweep import sweep_depth
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
 INDEX_FILE = "index.json"
@@ -58,7 +59,19 @@ def open_clip_source(
     clips = cut_capture(
         capture.select(order), options.num_frames, options.stride, options.num_held_out
     ).clips
-    return clips[_checked_number(options.number, len(clips), str(path))]
+    return scaled_by_sweep(clips[_checked_number(options.number, len(clips), str(path))])
+
+
+def scaled_by_sweep(clip: Clip) -> Clip:
+    """The clip with about 1 for the scene's depth, which a plane sweep tells where no depth is known.
+
+    It sees the path frames alone. Where it finds nothing, the unit of length stays.
+    """
+    if clip.depth is not None:
+        return clip
+    given = clip.select(range(clip.num_path_frames))
+    depth = sweep_depth(given.frames, given.cameras)
+    return clip if depth is None else clip.normalised(depth)
 
 
 def path_order(cameras: Cameras) -> list[int]:
@@ -105,7 +118,7 @@ def _read_shard_clip(folder: Path, number: int) -> Clip:
     from data.shards import read_clip
 
     index = ShardIndex.load(folder)
-    return read_clip(index, _checked_number(number, len(index), str(folder)))
+    return scaled_by_sweep(read_clip(index, _checked_number(number, len(index), str(folder))))
 
 
 def _checked_number(number: int, count: int, source: str) -> int:

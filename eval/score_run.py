@@ -70,7 +70,7 @@ class ScoreRun:
         for number in range(self.num_done, self.num_clips):
             line, seconds = self._score(number)
             with disk_errors_explained(self.lines_path, LINE_BYTES):
-                _append(self.seconds_path, {"clip": number, **seconds})
+                _append(self.seconds_path, {"clip": number, "seconds": seconds})
                 _append(self.lines_path, line)
             if on_clip is not None:
                 on_clip(line)
@@ -85,7 +85,7 @@ class ScoreRun:
     def write_summary(self) -> dict[str, Any]:
         """Writes `summary.json` from the lines, and returns it."""
         lines = self.lines()
-        timings = {line["clip"]: line for line in _read_lines(self.seconds_path)}
+        timings = {line["clip"]: line["seconds"] for line in _read_lines(self.seconds_path)}
         failed = {line["source"]: line["error"] for line in lines if "error" in line}
         summary = {
             **summarise(lines),
@@ -169,7 +169,7 @@ def weights_sha256(folder: Path) -> str:
 
 
 def _mean_seconds(rows: list[dict[str, float]]) -> dict[str, float]:
-    names = dict.fromkeys(name for row in rows for name in row if name != "clip")
+    names = dict.fromkeys(name for row in rows for name in row)
     return {
         name: round(sum(values) / len(values), 3)
         for name in names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
@@ -15,6 +15,7 @@ from data.clips import Clip
 from data.procedural.config import SceneConfig
 
 
+@runtime_checkable
 class ScoredClips(Protocol):
     """Clips by number. Each clip's path frames go in, its extra views judge."""
 

@@ -32,9 +32,7 @@ def attention(
     return memory_efficient_attention(*heads_last).transpose(1, 2)
 
 
-def choose_backend(
-    backend: AttentionBackend, device: torch.device
-) -> Literal["sdpa", "xformers"]:
+def choose_backend(backend: AttentionBackend, device: torch.device) -> Literal["sdpa", "xformers"]:
     """The kernel that `attention` will run for tensors on `device`."""
     if backend == "sdpa" or (backend == "auto" and device.type != "cuda"):
         return "sdpa"

@@ -65,7 +65,9 @@ def load_autoencoder(folder: str | Path) -> VideoAutoencoder:
     Raises UserError where the folder is missing or holds another model.
     """
     folder = Path(folder)
-    if (folder / "config.json").is_file() and '"_class_name"' in (folder / "config.json").read_text():
+    if (folder / "config.json").is_file() and '"_class_name"' in (
+        folder / "config.json"
+    ).read_text():
         from models.cogvideox_autoencoder import CogVideoXAutoencoder
 
         return CogVideoXAutoencoder.from_pretrained(folder)

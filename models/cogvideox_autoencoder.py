@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from configs.errors import UserError
 from configs.loader import Config
 from models.autoencoder import latent_shape
+from models.torchvision_compat import mend_torchvision
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX
@@ -59,7 +60,9 @@ class CogVideoXAutoencoder(nn.Module):
             vae = _diffusers_class().from_pretrained(folder, **options)
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{folder} is not a loadable CogVideoX autoencoder: {reason}") from error
+            raise UserError(
+                f"{folder} is not a loadable CogVideoX autoencoder: {reason}"
+            ) from error
         return cls(vae).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -72,7 +75,8 @@ class CogVideoXAutoencoder(nn.Module):
 
     def encode(self, frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b c t_ h_ w_"]:
         """Mean latents times the configured scaling factor; raises UserError for sizes that do not fit."""
-        latent_shape(frames.shape[1], *frames.shape[-2:], self.latent_channels)
+        height, width = frames.shape[-2:]
+        latent_shape(frames.shape[1], height, width, self.latent_channels)
         return self._posterior(frames).mode() * self.vae.config.scaling_factor
 
     def decode(self, latents: Float[Tensor, "b c t_ h_ w_"]) -> Float[Tensor, "b t 3 h w"]:
@@ -107,7 +111,7 @@ class CogVideoXAutoencoder(nn.Module):
 
 
 def _diffusers_class() -> type[AutoencoderKLCogVideoX]:
-    import models.torchvision_compat  # noqa: F401
+    mend_torchvision()
     from diffusers import AutoencoderKLCogVideoX
 
     return AutoencoderKLCogVideoX

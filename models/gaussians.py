@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,12 +45,13 @@ class Gaussians:
         """Degree of the spherical harmonics, or None where colours are plain RGB."""
         if self.colors.ndim == self.means.ndim:
             return None
-        return int(round(self.colors.shape[-2] ** 0.5)) - 1
+        return math.isqrt(self.colors.shape[-2]) - 1
 
     def tensors(self) -> dict[str, Tensor]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
-    def to(self, *args: torch.device | torch.dtype | str) -> Gaussians:
+    def to(self, *args: Any) -> Gaussians:
+        """A copy on another device or in another dtype, as `Tensor.to`."""
         return Gaussians(**{name: value.to(*args) for name, value in self.tensors().items()})
 
     def detach(self) -> Gaussians:
@@ -70,7 +73,7 @@ class Gaussians:
     def transform(
         self,
         rotation: Float[Tensor, "3 3"],
-        translation: Float[Tensor, "3"],
+        translation: Float[Tensor, " 3"],
         scale: float = 1.0,
     ) -> Gaussians:
         """The scene after x -> scale * rotation @ x + translation.
@@ -137,8 +140,16 @@ def matrix_to_quat(rotation: Float[Tensor, "*shape 3 3"]) -> Float[Tensor, "*sha
     signs = m.new_tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
     squares = 1 + diagonal @ signs.T
     w, x, y, z = squares.unbind(-1)
-    yz, zx, xy = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
-    xy_, xz_, yz_ = m[..., 1, 0] + m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 2, 1] + m[..., 1, 2]
+    yz, zx, xy = (
+        m[..., 2, 1] - m[..., 1, 2],
+        m[..., 0, 2] - m[..., 2, 0],
+        m[..., 1, 0] - m[..., 0, 1],
+    )
+    xy_, xz_, yz_ = (
+        m[..., 1, 0] + m[..., 0, 1],
+        m[..., 0, 2] + m[..., 2, 0],
+        m[..., 2, 1] + m[..., 1, 2],
+    )
     candidates = torch.stack(
         [
             torch.stack([w, yz, zx, xy], dim=-1),

@@ -4,7 +4,8 @@ Wonderland (arXiv 2412.12091), sec. 3.3. Legend: b batch, c latent channels, d w
 p latent frames (t = 4 (p - 1) + 1), h w frame size; Gaussians sit on the half-resolution grid (h/2, w/2) of
 every frame, one each.
 
-Three deviations of ours are switches: the colour skip, the temporal alignment and the distance mapping.
+Deviations of ours are switches: the colour skip, the temporal alignment, the distance mapping, and a plane
+sweep that compares frames along each ray.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from models.attention import AttentionBackend, attention
 from models.autoencoder import SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_shape
 from models.gaussian_head import GaussianHead, GaussianHeadConfig
 from models.gaussians import Gaussians
+from models.plane_sweep import PlaneSweep, PlaneSweepConfig
 from models.precision import full_precision
 from models.pretrained import load_weights, read_config, save_pretrained
 from models.ridge import fit_convolution
@@ -50,6 +52,9 @@ class LaLRMConfig(Config):
     color_skip: bool = Field(
         False, description="add a linear map from the latents to the Gaussians' colour logits"
     )
+    plane_sweep: PlaneSweepConfig | None = Field(
+        None, description="correct the prediction by a plane sweep; needs color_skip"
+    )
     moment_gain: float = Field(
         1.0, gt=0, description="factor on the rays' moments before the embedding (ours)"
     )
@@ -61,6 +66,8 @@ class LaLRMConfig(Config):
     def _divides(self) -> LaLRMConfig:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} does not divide by heads {self.heads}")
+        if self.plane_sweep is not None and not self.color_skip:
+            raise ValueError("plane_sweep compares the colours of the colour skip: set color_skip")
         return self
 
 
@@ -94,6 +101,11 @@ class LaLRM(nn.Module):
             padding=(0 if aligned else 2, 0, 0),
         )
         self.color_skip = ColorSkip(config.latent_channels) if config.color_skip else None
+        self.plane_sweep = (
+            PlaneSweep(config.plane_sweep, GaussianHead.num_channels)
+            if config.plane_sweep is not None
+            else None
+        )
         self.head = GaussianHead(config.head)
         self._initialise()
 
@@ -104,15 +116,13 @@ class LaLRM(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for block in self.blocks:
-            for output in (block.project, block.mlp_out):
-                nn.init.normal_(output.weight, std=0.02 / math.sqrt(2 * self.config.depth))
-        nn.init.normal_(self.unpatchify.weight, std=0.01)
-        nn.init.zeros_(self.unpatchify.bias)
+        for name, weight in self.blocks.named_parameters():
+            if name.endswith(("project.weight", "mlp_out.weight")):
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * self.config.depth))
+        for name, parameter in self.unpatchify.named_parameters():
+            nn.init.normal_(parameter, std=0.01 if name == "weight" else 0.0)
 
-    def forward(
-        self, latents: Float[Tensor, "b c p h_ w_"], cameras: Cameras
-    ) -> Gaussians:
+    def forward(self, latents: Float[Tensor, "b c p h_ w_"], cameras: Cameras) -> Gaussians:
         """Gaussians `[b n]`, n = t * h/2 * w/2, ordered by frame, row, column.
 
         cameras: `[b t]`, relative to the first frame, in scene units, of the frame size (h, w). Raises
@@ -121,7 +131,10 @@ class LaLRM(nn.Module):
         self._check(latents, cameras)
         raw = self.decode_tokens(self.encode_tokens(latents, cameras))
         if self.color_skip is not None:
-            raw = torch.cat([raw[..., :3] + self.color_skip(latents), raw[..., 3:]], dim=-1)
+            colors = self.color_skip(latents)
+            raw = torch.cat([raw[..., :3] + colors, raw[..., 3:]], dim=-1)
+            if self.plane_sweep is not None:
+                raw = self.plane_sweep(raw, torch.sigmoid(colors), cameras)
         with full_precision(raw.device):
             return self.head(raw.float(), cameras)
 
@@ -229,15 +242,12 @@ class ColorSkip(nn.Module):
     def __init__(self, latent_channels: int) -> None:
         super().__init__()
         per_frame = 3 * self.cells**2
-        self.first = nn.Conv2d(
-            latent_channels, per_frame, 3, padding=1, padding_mode="replicate"
-        )
+        self.first = nn.Conv2d(latent_channels, per_frame, 3, padding=1, padding_mode="replicate")
         self.rest = nn.Conv2d(
             latent_channels, TEMPORAL_FACTOR * per_frame, 3, padding=1, padding_mode="replicate"
         )
-        for layer in (self.first, self.rest):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self, latents: Float[Tensor, "b c p h_ w_"]

@@ -19,7 +19,7 @@ from configs.errors import UserError
 from configs.loader import Config
 from models.autoencoder import SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_shape
 from models.pretrained import load_weights, read_config, save_pretrained
-from models.ridge import fit_convolution
+from models.ridge import bias_of, fit_convolution
 
 KIND = "linear_codec"
 
@@ -28,7 +28,9 @@ class LinearCodecConfig(Config):
     """Sizes of the codec."""
 
     latent_channels: int = Field(16, gt=0)
-    overlap: int = Field(4, ge=0, le=8, description="pixels that an encoder window adds on each side")
+    overlap: int = Field(
+        4, ge=0, le=8, description="pixels that an encoder window adds on each side"
+    )
     context: int = Field(3, gt=0, description="latents per side that the decoder sees (odd)")
 
 
@@ -49,7 +51,8 @@ class LinearCodec(nn.Module):
 
     def encode(self, frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b c t_ h_ w_"]:
         """Latents of unit variance; raises UserError for sizes that do not fit."""
-        _, num_latents, *_ = latent_shape(frames.shape[1], *frames.shape[-2:], self.latent_channels)
+        height, width = frames.shape[-2:]
+        num_latents = latent_shape(frames.shape[1], height, width, self.latent_channels)[1]
         parts = [self.first.encode(frames[:, :1])]
         if num_latents > 1:
             parts.append(self.rest.encode(frames[:, 1:]))
@@ -145,7 +148,7 @@ class BlockCodec(nn.Module):
         self.analysis.weight.zero_()
         inner = slice(self.overlap, self.overlap + SPATIAL_FACTOR)
         self.analysis.weight[:, :, inner, inner] = kernel.float()
-        self.analysis.bias.copy_(-(mean @ basis).float())
+        bias_of(self.analysis).copy_(-(mean @ basis).float())
         latents = self.encode(frames).transpose(1, 2).flatten(0, 1)
         fit_convolution(self.synthesis, latents, blocks)
 
@@ -154,7 +157,7 @@ class BlockCodec(nn.Module):
         mean = latents.mean(dim=(0, 2, 3, 4))
         std = latents.std(dim=(0, 2, 3, 4)).clamp_min(1e-6)
         self.analysis.weight /= std[:, None, None, None]
-        self.analysis.bias.copy_((self.analysis.bias - mean) / std)
+        bias_of(self.analysis).copy_((bias_of(self.analysis) - mean) / std)
         weight = self.synthesis.weight
-        self.synthesis.bias += torch.einsum("ochw,c->o", weight, mean)
+        bias_of(self.synthesis).add_(torch.einsum("ochw,c->o", weight, mean))
         weight *= std[None, :, None, None]

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from configs.errors import UserError
+from models.torchvision_compat import mend_torchvision
 
 Backbone = Literal["vgg", "alex"]
 DOWNLOADS = {
@@ -40,7 +41,7 @@ def load_lpips(backbone: Backbone, weights: Path | None = None) -> nn.Module:
     or downloaded file. Raises UserError where lpips is not installed or the weights cannot be had.
     """
     try:
-        import models.torchvision_compat  # noqa: F401
+        mend_torchvision()
         import lpips
     except ImportError as error:
         raise UserError(

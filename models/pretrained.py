@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -74,11 +74,13 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     if expected != found:
         raise UserError(f"{path} does not fit the model: {_first_difference(expected, found)}")
     if bad := [name for name, value in state.items() if not torch.isfinite(value).all()]:
-        raise UserError(f"{path} has NaN or infinite values in {bad[0]!r}; restore or export it again")
+        raise UserError(
+            f"{path} has NaN or infinite values in {bad[0]!r}; restore or export it again"
+        )
     model.load_state_dict(state)
 
 
-def _read_settings(folder: Path) -> dict:
+def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UserError(
@@ -93,7 +95,9 @@ def _read_settings(folder: Path) -> dict:
     return settings
 
 
-def _first_difference(expected: dict[str, tuple], found: dict[str, tuple]) -> str:
+def _first_difference(
+    expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
+) -> str:
     if missing := sorted(expected.keys() - found.keys()):
         return f"{len(missing)} tensors are missing, the first is {missing[0]!r}"
     if unknown := sorted(found.keys() - expected.keys()):

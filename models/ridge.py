@@ -22,7 +22,7 @@ def fit_convolution(
         about unit variance. The bias is not penalised in practice (its feature is 1).
     """
     size = layer.kernel_size[0]
-    assert layer.stride == (1, 1) and size % 2 == 1 and layer.bias is not None
+    assert layer.stride == (1, 1) and size % 2 == 1
     padded = F.pad(inputs, [size // 2] * 4, mode="replicate")
     num_features = inputs.shape[1] * size * size + 1
     gram = torch.zeros(num_features, num_features, dtype=torch.float64)
@@ -37,4 +37,10 @@ def fit_convolution(
     gram += ridge * num_samples * torch.eye(num_features, dtype=torch.float64)
     weights = torch.linalg.solve(gram, moment)
     layer.weight.copy_(weights[:-1].T.reshape(layer.weight.shape))
-    layer.bias.copy_(weights[-1])
+    bias_of(layer).copy_(weights[-1])
+
+
+def bias_of(layer: nn.Conv2d) -> Tensor:
+    """The bias of a layer that was made with one."""
+    assert layer.bias is not None
+    return layer.bias

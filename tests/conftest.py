@@ -10,6 +10,8 @@ from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("configs", "data", "models", "train", "eval")
+KERNELS = ("models.rendering.kernels",)
+"""Modules of ours that import numba for others."""
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -22,7 +24,7 @@ def imports_numba(source: str) -> bool:
     for node in ast.parse(source).body:
         names = [node.module] if isinstance(node, ast.ImportFrom) else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if any(name and name.split(".")[0] == "numba" for name in names):
+        if any(name and (name.split(".")[0] == "numba" or name in KERNELS) for name in names):
             return True
     return False
 

@@ -168,6 +168,8 @@ def find_damage(folder: Path) -> str | None:
     try:
         text = (folder / MANIFEST).read_text()
         manifest = json.loads(text)
+        if manifest["version"] != FORMAT_VERSION:
+            return f"{MANIFEST} has version {manifest['version']}, expected {FORMAT_VERSION}"
         if text != _manifest_text(manifest["step"], manifest["files"]):
             return f"{MANIFEST} was changed"
         if folder.name != step_name(manifest["step"]):

@@ -21,7 +21,7 @@ class LoopConfig(Config):
         {"steps", "log_every", "validate_every", "save_every", "keep_checkpoints", "max_minutes"}
     )
 
-    steps: int = Field(gt=0)
+    steps: int = Field(ge=0, description="0: only validate and export what the task builds")
     accumulate: int = Field(1, gt=0, description="batches whose gradients make one step")
     clip_norm: float | None = Field(1.0, gt=0, description="largest global gradient norm")
     ema_decay: float | None = Field(

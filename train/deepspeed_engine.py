@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,9 @@ class DeepSpeedEngine:
         self.device, self.stage = ranks.device, config.zero_stage
         deepspeed = import_deepspeed(self.device)
         if not dist.is_initialized():
-            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=0, world_size=1)
         module = module.to(self.device)
         self.shapes = {name: tuple(p.shape) for name, p in trainable_parameters(module).items()}
         guarded = create_optimizer(module, optimizer, GuardedAdamW)
@@ -78,7 +81,8 @@ class DeepSpeedEngine:
             dist_init_required=False,
         )
         self.module = module
-        self.parameters = trainable_parameters(module)
+        # DeepSpeed hangs attributes of its own on them.
+        self.parameters: dict[str, Any] = dict(trainable_parameters(module))
         self._parts_done = 0
         self._norm_limit, self._skip = math.inf, False
         self._result = StepResult(math.inf, False)
@@ -191,7 +195,7 @@ class DeepSpeedEngine:
 
     def _home(self, name: str) -> Home | None:
         """Where this rank keeps its share of a parameter; None where it has none of it."""
-        parameter: Any = self.parameters[name]
+        parameter = self.parameters[name]
         if self.stage == 0:
             return Home(parameter, 0, 0, parameter.numel())
         if self.stage == 3:
@@ -309,5 +313,8 @@ def import_deepspeed(device: torch.device) -> ModuleType:
         ) from error
     # Its shared-memory reductions for the CPU would take a minute of C++ compiler; gloo's will do.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings(
+        "ignore", message=".*torch.distributed.*deprecated", category=FutureWarning
+    )
     return deepspeed

@@ -25,8 +25,8 @@ class Ema:
         """Moves every average towards its tensor."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
-        for name, average in self.averages.items():
-            average.lerp_(tensors[name].detach().float(), 1 - decay)
+        current = [tensors[name].detach().float() for name in self.averages]
+        torch._foreach_lerp_(list(self.averages.values()), current, 1 - decay)
 
     @contextmanager
     def swapped_into(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -20,12 +21,12 @@ from train.config import RunConfig
 from train.ema import Ema
 from train.engine import Engine
 from train.guard import Guard
-from train.progress import Reporter, Terminal
+from train.progress import Reporter, Terminal, say
 from train.randomness import seed_step
 from train.records import MetricsFile, SamplePictures, TensorBoardLog, Window
 from train.run_folder import RunFolder
 from train.stopping import StopRequest
-from train.task import Task
+from train.task import Batches, Task
 
 
 class Outcome(enum.Enum):
@@ -66,7 +67,7 @@ class TrainLoop:
         self.folder, self.ranks = folder, engine.ranks
         self.console = Console(quiet=not self.ranks.is_first)
         self.checkpoints = CheckpointFolder(
-            folder.checkpoints, self.ranks, config.loop.keep_checkpoints, self.console.print
+            folder.checkpoints, self.ranks, config.loop.keep_checkpoints, partial(say, self.console)
         )
         decay = config.loop.ema_decay
         self.ema = None if decay is None else Ema(engine.local_weights(), decay)
@@ -78,7 +79,7 @@ class TrainLoop:
         found = self.checkpoints.newest()
         if found is not None:
             self._load(found)
-        self.reporter = self._open_reporter()
+        self.reporter = self._open_reporter(last_step=-1 if found is None else found.step)
 
     def run(self) -> Outcome:
         loop = self.config.loop
@@ -95,8 +96,15 @@ class TrainLoop:
         return outcome
 
     def _train(self) -> Outcome:
-        loop, ranks = self.config.loop, self.ranks
+        ranks = self.ranks
         loader = self.task.loader(rank=ranks.rank, world_size=ranks.world_size, start=self.position)
+        try:
+            return self._steps(loader)
+        finally:
+            loader.close()
+
+    def _steps(self, loader: Batches) -> Outcome:
+        loop = self.config.loop
         batches = iter(loader)
         self.engine.model.train()
         while True:
@@ -104,7 +112,7 @@ class TrainLoop:
             last = self.step >= loop.steps
             self.reporter.advance(self.step)
             if last or self.step % loop.log_every == 0:
-                self._log()
+                self._log(sum(self.ranks.gather(len(loader.damaged))))
             self.validation_due = last or self.step % loop.validate_every == 0
             # Who signals may not wait for long, so validation is left to the run that continues.
             if self.validation_due and reason is not Outcome.SIGNALLED:
@@ -122,6 +130,7 @@ class TrainLoop:
         clock = Clock(self.engine.device)
         totals: dict[str, float] = {}
         num_samples, bad = 0, False
+        suspect: dict[str, Tensor] = {}
         for part in range(parts):
             batch = self._to_device(next(batches))
             clock.lap("data")
@@ -132,16 +141,15 @@ class TrainLoop:
             clock.lap("loss")
             self.engine.backward(losses["loss"])
             clock.lap("backward")
-            bad = bad or self.guard.loss_is_bad(values["loss"])
+            if not bad:
+                suspect, bad = batch, self.guard.loss_is_bad(values["loss"])
             totals = {name: totals.get(name, 0.0) + v / parts for name, v in values.items()}
             num_samples += len(next(iter(batch.values())))
 
         flags = [bad, self.stop.signalled, self.stop.out_of_time]
         skip, signalled, out_of_time = self.ranks.maximum([float(flag) for flag in flags])
         result = self.engine.step(
-            lr=self.learning_rate(),
-            norm_limit=self.guard.norm_limit,
-            skip=bool(skip),
+            lr=self.learning_rate(self.step), norm_limit=self.guard.norm_limit, skip=bool(skip)
         )
         means = dict(zip(totals, self.ranks.mean(list(totals.values())), strict=True))
         if self.ema is not None and result.applied:
@@ -159,15 +167,15 @@ class TrainLoop:
             clock.seconds | {"step": sum(clock.seconds.values())},
         )
         if not result.applied:
-            self._leave_out(batch, totals, result.grad_norm)
+            self._leave_out(suspect, totals, result.grad_norm)
         if signalled:
             return Outcome.SIGNALLED
         return Outcome.OUT_OF_TIME if out_of_time else None
 
-    def learning_rate(self) -> float:
-        """The rate of the coming step."""
+    def learning_rate(self, step: int) -> float:
+        """The rate of a step, counted from 0."""
         config = self.config
-        return config.optimizer.lr * config.schedule.factor(self.step, config.loop.steps)
+        return config.optimizer.lr * config.schedule.factor(step, config.loop.steps)
 
     def validate(self) -> None:
         """Has the task judge the averaged weights (or the plain ones), and reports it."""
@@ -230,12 +238,9 @@ class TrainLoop:
         self.step, self.position = state["step"], state["position"]
         self.validation_due = state["validation_due"]
 
-    def _log(self) -> None:
-        # The rate is that of the step just taken.
-        self.step -= 1
-        lr = self.learning_rate()
-        self.step += 1
-        self.reporter.train(self.window.record(self.step, lr, self.guard.num_skipped))
+    def _log(self, damaged: int) -> None:
+        lr = self.learning_rate(self.step - 1)
+        self.reporter.train(self.window.record(self.step, lr, self.guard.num_skipped, damaged))
         self.window = Window()
 
     def _leave_out(self, batch: dict[str, Tensor], losses: dict[str, float], norm: float) -> None:
@@ -260,13 +265,13 @@ class TrainLoop:
     def _to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {k: v.to(self.engine.device, non_blocking=True) for k, v in batch.items()}
 
-    def _open_reporter(self) -> Reporter:
+    def _open_reporter(self, last_step: int) -> Reporter:
         if not self.ranks.is_first:
             return Reporter([])
         return Reporter(
             [
-                MetricsFile(self.folder.metrics, self.step),
-                TensorBoardLog(self.folder.tensorboard, self.step),
+                MetricsFile(self.folder.metrics, last_step),
+                TensorBoardLog(self.folder.tensorboard, last_step),
                 SamplePictures(self.folder.samples),
                 Terminal(self.console, self.step, self.config.loop.steps),
             ]

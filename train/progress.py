@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from datetime import timedelta
 
@@ -21,8 +20,7 @@ class Terminal:
 
     def __init__(self, console: Console, step: int, steps: int) -> None:
         self.console = console
-        self.first_step, self.steps = step, steps
-        self.started = time.monotonic()
+        self.steps = steps
         self.bar: Progress | None = None
         if console.is_terminal:
             self.bar = Progress(
@@ -46,8 +44,7 @@ class Terminal:
         if self.bar is not None:
             self.bar.update(self.item, completed=record.step, description=text)
             return
-        done = record.step - self.first_step
-        left = (time.monotonic() - self.started) / max(1, done) * (self.steps - record.step)
+        left = record.seconds["step"] * (self.steps - record.step)
         self.say(f"step {record.step}/{self.steps}  {text}  {timedelta(seconds=round(left))} left")
 
     def validation(self, step: int, result: Validation) -> None:
@@ -55,7 +52,7 @@ class Terminal:
         self.say(f"validation at step {step}  {figures}")
 
     def say(self, message: str) -> None:
-        self.console.print(message, highlight=False, markup=False, soft_wrap=True)
+        say(self.console, message)
 
     def flush(self) -> None:
         pass
@@ -63,6 +60,11 @@ class Terminal:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+def say(console: Console, message: str) -> None:
+    """Prints a message as it is, above a progress bar if one is shown."""
+    console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 class Reporter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ class TrainRecord:
 
     losses: the task's parts, over the steps that were applied.
     grad_norm: before clipping. skipped: steps left out since the run began.
+    damaged: samples that could not be read since this start, over all ranks.
     seconds: of one step ("step"), and its parts ("data", "loss", "backward", "optimizer").
     """
 
@@ -31,6 +33,7 @@ class TrainRecord:
     lr: float
     grad_norm: float | None
     skipped: int
+    damaged: int
     samples_per_second: float
     seconds: dict[str, float]
 
@@ -78,7 +81,7 @@ class Window:
             self.grad_norm += grad_norm
             self.losses = _sum(self.losses, losses)
 
-    def record(self, step: int, lr: float, skipped: int) -> TrainRecord:
+    def record(self, step: int, lr: float, skipped: int, damaged: int) -> TrainRecord:
         applied = max(1, self.num_applied)
         return TrainRecord(
             step=step,
@@ -86,6 +89,7 @@ class Window:
             lr=lr,
             grad_norm=self.grad_norm / applied if self.num_applied else None,
             skipped=skipped,
+            damaged=damaged,
             samples_per_second=self.num_samples / max(self.seconds["step"], 1e-9),
             seconds={name: value / self.num_steps for name, value in self.seconds.items()},
         )
@@ -97,13 +101,13 @@ class Window:
 class MetricsFile:
     """metrics.jsonl: one line a record, `kind` "train" or "validation".
 
-    Opened at a step, it first drops the lines past it and any broken last line, so that a resumed run
-    leaves no step twice.
+    Opened, it first drops the lines past `last_step` and any broken one, so that a resumed run leaves no
+    step twice. Values that are not finite are written as null.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, last_step: int) -> None:
         if path.exists():
-            kept = [line for line in path.read_bytes().splitlines() if _is_until(line, step)]
+            kept = [line for line in path.read_bytes().splitlines() if _is_until(line, last_step)]
             write_durably(path, b"".join(line + b"\n" for line in kept))
         self.file = path.open("ab")
 
@@ -120,17 +124,17 @@ class MetricsFile:
         self.file.close()
 
     def _write(self, record: dict[str, Any]) -> None:
-        self.file.write(json.dumps(record).encode() + b"\n")
+        self.file.write(json.dumps(_finite(record), allow_nan=False).encode() + b"\n")
         self.file.flush()
 
 
 class TensorBoardLog:
-    """Scalars and pictures for TensorBoard; steps past the opening one are purged from the view."""
+    """Scalars and pictures for TensorBoard; what older files say of steps past `last_step` is hidden."""
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, last_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self.writer = SummaryWriter(str(folder), purge_step=last_step + 1)
 
     def train(self, record: TrainRecord) -> None:
         scalars = {f"train/{name}": value for name, value in record.losses.items()}
@@ -139,6 +143,7 @@ class TensorBoardLog:
             "run/lr": record.lr,
             "run/samples_per_second": record.samples_per_second,
             "run/skipped": record.skipped,
+            "run/damaged": record.damaged,
         }
         if record.grad_norm is not None:
             scalars["run/grad_norm"] = record.grad_norm
@@ -186,6 +191,13 @@ def _sum(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, flo
     for name, value in right.items():
         total[name] += value
     return dict(total)
+
+
+def _finite(value: Any) -> Any:
+    """A tree of values with None in the place of NaN and infinity, which JSON doesn't know."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_until(line: bytes, step: int) -> bool:

@@ -60,7 +60,9 @@ def run(config: RunConfig) -> int:
             outcome = train_loop(task, config, engine, folder, stop)
     if outcome is Outcome.DONE:
         return EXIT_DONE
-    reason = f"{stop.caught.name} came" if stop.caught else "the time budget is used up"
+    reason = "the time budget is used up"
+    if outcome is Outcome.SIGNALLED:
+        reason = f"{stop.caught.name if stop.caught else 'a signal to another rank'} came"
     if ranks.is_first:
         print(f"stopped with a checkpoint, since {reason}; continue with resume=auto")
     return EXIT_REQUEUE

@@ -83,7 +83,7 @@ class RunFolder:
                 f"{self.path} was started with another recipe, and these keys alter what is learned:"
                 f" {'; '.join(refused)}. Set them back, or start a new run with another name=..."
             )
-        return [text for key, text in changes.items() if key != "resume"]
+        return [text for key, text in changes.items() if key not in type(self.config).may_change]
 
     @contextmanager
     def held_by(self, ranks: Ranks) -> Iterator[None]:

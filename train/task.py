@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -31,9 +31,16 @@ class Batches(Protocol):
     Each item is this rank's share of the next global batch, stacked along axis 0. What it holds may
     depend on the run's seed and its place in the stream alone, so that a stream opened with `start=n`
     gives what another gives after n items.
+
+    damaged: the samples that could not be read so far, of any type.
     """
 
+    @property
+    def damaged(self) -> Sequence[Any]: ...
+
     def __iter__(self) -> Iterator[dict[str, Tensor]]: ...
+
+    def close(self) -> None: ...
 
 
 @runtime_checkable

@@ -7,13 +7,13 @@ first pixel is at (0.5, 0.5).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from configs.errors import UserError
 from data.cameras import Cameras, pixel_centres
@@ -26,8 +26,10 @@ from data.importers.posed_images import (
     PosedImage,
     Progress,
     load_posed_images,
+    sparse_depth,
     spread,
 )
+from data.importers.triangulation import triangulated_points
 
 if TYPE_CHECKING:
     import pycolmap
@@ -81,21 +83,24 @@ def clip_from_reconstruction(
     width: int,
     *,
     source: str,
+    names: Sequence[str] | None = None,
     max_frames: int | None = None,
     progress: Progress | None = None,
 ) -> Clip:
     """Registered images as frames of one size, with float64 cameras in the model's axes and units.
 
+    names: images to take, in this order; None takes all by name, with numbers in counting order.
+
     Frames are undistorted, resized and centre-cropped, intrinsics with them. `depth` is sparse: the
     z-depth of the points that COLMAP triangulated in a frame at the pixels where they fall, 0
     elsewhere; None where there is no point. The caller normalises.
     """
-    registered = sorted(
-        (image for image in reconstruction.images.values() if image.has_pose),
-        key=lambda image: natural_order(image.name),
-    )
-    if not registered:
+    by_name = {image.name: image for image in reconstruction.images.values() if image.has_pose}
+    if not by_name:
         raise UserError(f"{source}: the model has no image with a known camera")
+    if names is None:
+        names = sorted(by_name, key=natural_order)
+    registered = [by_name[name] for name in names]
     posed = [
         _posed_image(image, reconstruction.cameras[image.camera_id], images_dir, source)
         for image in registered
@@ -107,7 +112,7 @@ def clip_from_reconstruction(
     frames, cameras = load_posed_images(
         [posed[i] for i in chosen], height, width, progress=progress
     )
-    points = [_triangulated_points(reconstruction, registered[i]) for i in chosen]
+    points = [triangulated_points(reconstruction, registered[i]) for i in chosen]
     return Clip(
         frames=frames,
         cameras=cameras.validate(source),
@@ -115,22 +120,6 @@ def clip_from_reconstruction(
         num_path_frames=len(chosen),
         depth=sparse_depth(cameras, points),
     )
-
-
-def sparse_depth(
-    cameras: Cameras, points: list[Float[Tensor, "n 3"]]
-) -> Float[Tensor, "view h w"] | None:
-    """Z-depth of each view's own world points at the pixels where they fall, the nearest where several
-    meet, 0 elsewhere; None where no view sees a point."""
-    height, width = cameras.height, cameras.width
-    depth = torch.zeros(cameras.num_views, height * width, dtype=torch.float64)
-    for view in range(cameras.num_views):
-        pixels, z = cameras.select(view).project(points[view].to(cameras.world_to_camera))
-        column, row = pixels[0].floor().unbind(-1)
-        seen = (z[0] > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        index = (row[seen] * width + column[seen]).long()
-        depth[view].scatter_reduce_(0, index, z[0, seen], "amin", include_self=False)
-    return depth.unflatten(1, (height, width)).float() if bool(depth.any()) else None
 
 
 def write_colmap(clip: Clip, folder: Path | str, *, points_per_frame: int = 500) -> None:
@@ -217,16 +206,6 @@ def _posed_image(
         width=camera.width,
         distortion=Distortion(**dict(zip(names, extra, strict=True))),
     )
-
-
-def _triangulated_points(
-    reconstruction: pycolmap.Reconstruction, image: pycolmap.Image
-) -> Float[Tensor, "n 3"]:
-    points = [
-        reconstruction.points3D[observation.point3D_id].xyz
-        for observation in image.get_observation_points2D()
-    ]
-    return torch.from_numpy(np.array(points, dtype=np.float64).reshape(-1, 3))
 
 
 def _points_of_frame(

@@ -28,8 +28,10 @@ from data.importers.posed_images import (
     Progress,
     load_posed_images,
     nearest_rigid,
+    sparse_depth,
     spread,
 )
+from data.importers.triangulation import triangulate
 
 OPENGL_TO_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 """Flips the y and z axes of a camera; its own inverse."""
@@ -57,17 +59,22 @@ def read_nerfstudio(
     max_frames: int | None = None,
     background: Color = WHITE,
     apply_masks: bool = False,
+    find_depth: bool = False,
     progress: Progress | None = None,
 ) -> Clip:
     """The clip of a `transforms.json` (or of the folder that holds one), in the file's order.
 
     Frames are undistorted, resized and centre-cropped to `height` x `width`, intrinsics with them.
-    Cameras are float64, in the file's world axes and units: the caller normalises. Depth maps that
-    the file may name are not read.
+    Cameras are float64, in the file's world axes and units: the caller normalises. Depth maps and point
+    clouds that the file may name are not read.
 
     max_frames: at most so many, evenly spread over the file.
     background: colour in [0, 1] behind transparent pixels and outside of masks.
     apply_masks: paint what a frame's `mask_path` leaves out in `background`; without, masks are unused.
+
+    find_depth: triangulate features to give the clip a sparse depth (0 where unknown; None where there
+        is no match at all), from which `Clip.normalised` takes the true scene scale instead of a guess.
+        About a second an image on one core.
 
     Intrinsics (`fl_x fl_y cx cy w h`, `camera_angle_x`, `k1 k2 k3 p1 p2`) are taken from the frame, else
     from the whole file. Raises UserError for everything that is wrong with the file or its images.
@@ -95,12 +102,16 @@ def read_nerfstudio(
         apply_masks=apply_masks,
         progress=progress,
     )
+    depth = None
+    if find_depth:
+        depth = sparse_depth(cameras, triangulate(images, progress=progress))
     return Clip(
         frames=frames,
         cameras=cameras.validate(str(path)),
         source=ours["source"],
         num_path_frames=sum(i < ours["num_path_frames"] for i in chosen),
         caption=ours["caption"],
+        depth=depth,
         scale=ours["scale"],
     )
 

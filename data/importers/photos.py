@@ -72,7 +72,7 @@ def reconstruct_photos(
     """A clip of the photos that could be placed, in order of their names, and how well that went.
 
     ordered: the photos follow each other as in a video: each is matched only with its neighbours.
-        Otherwise every pair is tried, which takes about n^2 / 60 seconds for n photos on one core.
+        Otherwise every pair is tried, and time grows with the square of their number.
 
     Photos are turned upright by EXIF, whose focal length starts the calibration; those of one size and
     focal length share one camera with one radial coefficient. Cameras are float64 in arbitrary axes and
@@ -138,15 +138,18 @@ def _reconstruct(
     model, num_models = structure_from_motion(
         images, work, list(names), ordered=ordered, seed=seed, progress=progress
     )
-    placed = [] if model is None else [i.name for i in model.images.values() if i.has_pose]
+    placed = set() if model is None else {i.name for i in model.images.values() if i.has_pose}
     if model is None or len(placed) < MIN_PHOTOS:
         raise UserError(
             f"{source}: only {len(placed)} of {len(names)} photos could be placed in space, expected"
             f" at least {MIN_PHOTOS}; {CURE}"
         )
-    clip = clip_from_reconstruction(model, images, height, width, source=source, progress=progress)
+    registered = [name for name in names if name in placed]
+    clip = clip_from_reconstruction(
+        model, images, height, width, source=source, names=registered, progress=progress
+    )
     report = RegistrationReport(
-        registered=tuple(label for name, label in names.items() if name in placed),
+        registered=tuple(names[name] for name in registered),
         unregistered=tuple(label for name, label in names.items() if name not in placed),
         num_models=num_models,
         num_points=model.num_points3D(),
@@ -191,11 +194,12 @@ def _lens_exif(path: Path) -> tuple[Image.Exif, tuple[object, ...]]:
     with Image.open(path) as picture:
         found = picture.getexif()
         found_lens = found.get_ifd(lens_tags)
+    camera = {tag: found[tag] for tag in (tags.Make, tags.Model) if tag in found}
+    focal_tags = (tags.FocalLength, tags.FocalLengthIn35mmFilm)
+    lens = {tag: found_lens[tag] for tag in focal_tags if tag in found_lens}
     exif = Image.Exif()
-    for tag in (tags.Make, tags.Model):
-        if tag in found:
-            exif[tag] = found[tag]
-    for tag in (tags.FocalLength, tags.FocalLengthIn35mmFilm):
-        if tag in found_lens:
-            exif.get_ifd(lens_tags)[tag] = found_lens[tag]
-    return exif, (*exif.items(), *exif.get_ifd(lens_tags).items())
+    for tag, value in camera.items():
+        exif[tag] = value
+    if lens:
+        exif[lens_tags] = lens
+    return exif, (*camera.items(), *lens.items())

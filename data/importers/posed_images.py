@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,12 +62,30 @@ def load_posed_images(
     frames = torch.empty(len(images), 3, height, width)
     intrinsics = []
     for i, image in enumerate(images):
-        frames[i], matrix = _load(image, height, width, background, apply_masks)
+        frames[i], matrix = load_posed_image(
+            image, height, width, background=background, apply_masks=apply_masks
+        )
         intrinsics.append(matrix)
         if progress is not None:
             progress("read images", i + 1, len(images))
     world_to_camera = torch.stack([image.world_to_camera for image in images])
     return frames, Cameras(world_to_camera, torch.stack(intrinsics), height, width)
+
+
+def sparse_depth(
+    cameras: Cameras, points: list[Float[Tensor, "_ 3"]]
+) -> Float[Tensor, "view h w"] | None:
+    """Z-depth of each view's own world points at the pixels where they fall, the nearest where several
+    meet, 0 elsewhere; None where no view sees a point."""
+    height, width = cameras.height, cameras.width
+    depth = torch.zeros(cameras.num_views, height * width, dtype=torch.float64)
+    for view in range(cameras.num_views):
+        pixels, z = cameras.select(view).project(points[view].to(cameras.world_to_camera))
+        column, row = pixels[0].floor().unbind(-1)
+        seen = (z[0] > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        index = (row[seen] * width + column[seen]).long()
+        depth[view].scatter_reduce_(0, index, z[0, seen], "amin", include_self=False)
+    return depth.unflatten(1, (height, width)).float() if bool(depth.any()) else None
 
 
 def nearest_rigid(transform: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
@@ -88,9 +107,15 @@ def spread(count: int, most: int | None, source: str) -> list[int]:
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
-def _load(
-    image: PosedImage, height: int, width: int, background: Color, apply_masks: bool
+def load_posed_image(
+    image: PosedImage,
+    height: int,
+    width: int,
+    *,
+    background: Color = WHITE,
+    apply_masks: bool = False,
 ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 3"]]:
+    """One image and its intrinsics, as `load_posed_images` does with each."""
     pixels, upright = _read_as_the_camera_saw_it(image, background)
     if apply_masks and image.mask is not None:
         mask = read_mask(image.mask, upright=upright)
@@ -105,11 +130,26 @@ def _load(
             dtype=torch.float64,
         )
     )
-    pixels, intrinsics = undistort(
-        pixels, to_file @ image.intrinsics, image.distortion, str(image.path)
-    )
+    intrinsics = to_file @ image.intrinsics
+    if not image.distortion.is_none:
+        pixels, to_smaller = _shrink_for(pixels, height, width)
+        pixels, intrinsics = undistort(
+            pixels, to_smaller @ intrinsics, image.distortion, str(image.path)
+        )
     frame, to_frame = resize_and_crop(pixels, height, width)
     return frame, to_frame @ intrinsics
+
+
+def _shrink_for(
+    pixels: Float[Tensor, "3 h w"], height: int, width: int
+) -> tuple[Float[Tensor, "3 small_h small_w"], Float[Tensor, "3 3"]]:
+    """The picture at no more than about twice the size that the frame will have: undistorting a large
+    photo takes gigabytes and seconds, of which nothing is left to see."""
+    scale = 2 * max(height / pixels.shape[-2], width / pixels.shape[-1])
+    if scale >= 1:
+        return pixels, torch.eye(3, dtype=torch.float64)
+    small = [math.ceil(side * scale) for side in pixels.shape[-2:]]
+    return resize_and_crop(pixels, *small)
 
 
 def _read_as_the_camera_saw_it(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,7 +76,9 @@ def read_video(path: Path | str, max_frames: int, stride: int = 1) -> Float[Tens
     return torch.stack(list(iterate_video(path, stride=stride, max_frames=max_frames)))
 
 
-def write_video(frames: Iterable[Float[Tensor, "3 h w"]], path: Path | str, fps: float | int) -> None:
+def write_video(
+    frames: Iterable[Float[Tensor, "3 h w"]], path: Path | str, fps: float | int
+) -> None:
     """Writes RGB frames in [0, 1] (a tensor `[t 3 h w]`, or made one by one) as H.264 in an MP4 file.
 
     Chroma is halved (yuv420p, BT.709), which every player shows; a side of odd length gets its last
@@ -88,12 +90,13 @@ def write_video(frames: Iterable[Float[Tensor, "3 h w"]], path: Path | str, fps:
         raise UserError(f"{path}: {fps} frames a second, expected more than 0 and at most 1000")
     if path.suffix.lower() != ".mp4":
         raise UserError(f"{path}: expected a name that ends in .mp4")
+    num_frames = len(frames) if isinstance(frames, Sized) else 1
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
         raise UserError(f"{path}: there is no frame to write")
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    with disk_errors_explained(path, round(first[0].numel() * BYTES_PER_PIXEL)):
+    with disk_errors_explained(path, round(num_frames * first[0].numel() * BYTES_PER_PIXEL)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _encode(itertools.chain([first], frames), temporary, fps)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from configs.errors import UserError
 from data.cameras import Cameras, intrinsics_from_fov
 from data.clips import Clip
 from data.procedural.config import SceneConfig
@@ -19,10 +19,10 @@ from data.procedural.tracer import trace
 from data.procedural.viewpoints import Viewpoints, draw_viewpoints
 
 MAX_ATTEMPTS = 200
-"""Scenes tried for one clip; about one in three will do."""
+"""Scenes tried for one clip; four in five will do."""
 
-CONTRAST = 0.5
-"""Strength of the S-shaped tone curve, 0 to 1; gives frames about the contrast of photographs."""
+CONTRAST = 0.3
+"""Strength of the S-shaped tone curve, 0 to 1."""
 
 
 def make_clip(seed: int, config: SceneConfig, *, num_threads: int = 1) -> Clip:
@@ -74,7 +74,10 @@ def extra_views(config: SceneConfig) -> tuple[range, range]:
 def draw_posed_scene(
     seed: int, config: SceneConfig
 ) -> tuple[SceneArrays, Viewpoints, NDArray[np.float64]]:
-    """The scene of a clip, its cameras in metres, and the lens `[3 3]` in pixels."""
+    """The scene of a clip, its cameras in metres, and the lens `[3 3]` in pixels.
+
+    Raises UserError where the config asks for cameras that no scene has room for.
+    """
     for attempt in range(MAX_ATTEMPTS):
         rng = np.random.default_rng([seed, attempt])
         fov = rng.uniform(*config.vertical_fov_deg)
@@ -89,7 +92,11 @@ def draw_posed_scene(
         views = draw_viewpoints(rng, scene, lens, config)
         if views is not None:
             return scene, views, lens
-    raise AssertionError(f"no usable scene for seed {seed} in {MAX_ATTEMPTS} attempts")
+    raise UserError(
+        f"procedural/{seed:08d}: none of {MAX_ATTEMPTS} scenes has room for such cameras (travel"
+        f" {list(config.travel)}, far_offset {list(config.far_offset)}, {config.num_near} near and"
+        f" {config.num_far} far views); lower one of these"
+    )
 
 
 def develop(linear: NDArray[np.float32], brightness: float) -> NDArray[np.float32]:

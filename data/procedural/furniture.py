@@ -1,49 +1,15 @@
-"""Objects put together from solids: furniture, plants, buildings.
-
-Every function returns the parts of one object in its own axes: origin on the floor below its middle, y
-down (so heights are negative y), front towards -z. Sizes are in metres.
-"""
+"""Furniture and other objects of rooms, each a list of parts (axes and units as in shapes.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from data.procedural.materials import Materials
-from data.procedural.primitives import BOX, ELLIPSOID, FRUSTUM, PRISM
-from data.procedural.scene import Material, Part, rotation
+from data.procedural.primitives import BOX
+from data.procedural.scene import Material, Part
+from data.procedural.shapes import ball, box, moved, pillar, turned
 
 Draw = Callable[[Materials], list[Part]]
-
-
-def box(
-    x: float, top: float, z: float, size: tuple[float, float, float], material: Material
-) -> Part:
-    """An upright box of the given full size whose top is `top` metres over the floor."""
-    half = (size[0] / 2, size[1] / 2, size[2] / 2)
-    return Part(BOX, (x, -top + half[1], z), half, material)
-
-
-def pillar(
-    x: float,
-    top: float,
-    z: float,
-    radius: float,
-    height: float,
-    material: Material,
-    shape: float = 1.0,
-) -> Part:
-    """An upright cylinder, cone (shape 0) or bucket (shape > 1); radius is that of its bottom."""
-    centre, half = (x, -top + height / 2, z), (radius, height / 2, radius)
-    return Part(FRUSTUM, centre, half, material, shape=shape)
-
-
-def ball(
-    x: float, y: float, z: float, radii: tuple[float, float, float], material: Material
-) -> Part:
-    """An ellipsoid whose centre is `y` metres over the floor."""
-    return Part(ELLIPSOID, (x, -y, z), radii, material)
 
 
 def table(materials: Materials) -> list[Part]:
@@ -55,13 +21,13 @@ def table(materials: Materials) -> list[Part]:
         parts.append(pillar(0, height - 0.06, 0, 0.3, 0.05 + height - 0.11, wood, shape=0.25))
     else:
         leg = rng.uniform(0.05, 0.09)
-        for x in (-1, 1):
-            for z in (-1, 1):
-                at = (x * (width / 2 - leg), z * (length / 2 - leg))
-                parts.append(box(at[0], height - 0.05, at[1], (leg, height - 0.05, leg), wood))
+        for right in (-1, 1):
+            for back in (-1, 1):
+                x, z = right * (width / 2 - leg), back * (length / 2 - leg)
+                parts.append(box(x, height - 0.05, z, (leg, height - 0.05, leg), wood))
     for _ in range(int(rng.integers(0, 4))):
         x, z = rng.uniform(-0.35, 0.35) * width, rng.uniform(-0.35, 0.35) * length
-        parts += [_moved(part, x, -height, z) for part in trinket(materials)]
+        parts += [moved(part, x, -height, z) for part in trinket(materials)]
     return parts
 
 
@@ -153,7 +119,7 @@ def cupboard(materials: Materials) -> list[Part]:
     if height < 1.3:
         for _ in range(int(rng.integers(0, 4))):
             at = rng.uniform(-0.4, 0.4) * width
-            parts += [_moved(part, at, -height, 0) for part in trinket(materials)]
+            parts += [moved(part, at, -height, 0) for part in trinket(materials)]
     return parts
 
 
@@ -207,7 +173,8 @@ def plant(materials: Materials) -> list[Part]:
 
 def crates(materials: Materials) -> list[Part]:
     rng = materials.rng
-    parts, top, size = [], 0.0, rng.uniform(0.35, 0.75)
+    parts: list[Part] = []
+    top, size = 0.0, rng.uniform(0.35, 0.75)
     for _ in range(int(rng.integers(1, 4))):
         shape = (
             size * rng.uniform(0.8, 1.4),
@@ -216,7 +183,7 @@ def crates(materials: Materials) -> list[Part]:
         )
         material = materials.wood() if rng.random() < 0.6 else materials.cloth()
         part = box(rng.normal(0, 0.05), top + shape[1], rng.normal(0, 0.05), shape, material)
-        parts.append(_turned(part, rng.uniform(-0.5, 0.5)))
+        parts.append(turned(part, rng.uniform(-0.5, 0.5)))
         top += shape[1]
         size *= rng.uniform(0.6, 0.9)
     return parts
@@ -250,102 +217,7 @@ def column(materials: Materials) -> list[Part]:
         box(0, height + 0.1, 0, (2.6 * radius, 0.12, 2.6 * radius), stone),
     ]
     if height < 1.3:
-        parts += [_moved(part, 0, -height - 0.1, 0) for part in vessel(materials)]
-    return parts
-
-
-def tree(materials: Materials) -> list[Part]:
-    rng = materials.rng
-    height, bark, leaves = rng.uniform(1.6, 4.5), materials.wood(), materials.leaves()
-    trunk = rng.uniform(0.3, 0.5) * height
-    parts = [pillar(0, trunk * 1.2, 0, 0.05 * height, trunk * 1.2, bark, 0.6)]
-    if rng.random() < 0.4:
-        levels = int(rng.integers(2, 4))
-        for i in range(levels):
-            radius = 0.26 * height * (1 - 0.25 * i)
-            top = trunk + (height - trunk) * (i + 1) / levels
-            parts.append(pillar(0, top, 0, radius, 1.3 * (height - trunk) / levels, leaves, 0.05))
-        return parts
-    for _ in range(int(rng.integers(2, 6))):
-        x, z = rng.normal(0, 0.10 * height, 2)
-        size = rng.uniform(0.14, 0.26) * height
-        y = rng.uniform(trunk, height - size)
-        parts.append(ball(x, y, z, (size, size * rng.uniform(0.7, 1.0), size), leaves))
-    return parts
-
-
-def bush(materials: Materials) -> list[Part]:
-    rng = materials.rng
-    leaves, parts = materials.leaves(), []
-    for _ in range(int(rng.integers(1, 5))):
-        x, z = rng.normal(0, 0.35, 2)
-        size = rng.uniform(0.25, 0.6)
-        parts.append(ball(x, 0.6 * size, z, (size, size * rng.uniform(0.7, 1.1), size), leaves))
-    return parts
-
-
-def rock(materials: Materials) -> list[Part]:
-    rng = materials.rng
-    stone, parts = materials.stone(), []
-    for _ in range(int(rng.integers(1, 4))):
-        x, z = rng.normal(0, 0.3, 2)
-        size = rng.uniform(0.2, 0.7)
-        radii = (size * rng.uniform(0.7, 1.4), size * rng.uniform(0.5, 0.9), size)
-        part = ball(x, 0.35 * size, z, radii, stone)
-        parts.append(
-            _turned(part, rng.uniform(0, 6), rng.uniform(-0.4, 0.4), rng.uniform(-0.4, 0.4))
-        )
-    return parts
-
-
-def house(materials: Materials) -> list[Part]:
-    rng = materials.rng
-    width, height, length = rng.uniform(3, 7), rng.uniform(2.2, 4.0), rng.uniform(3, 6)
-    wall, rise = materials.wall(), rng.uniform(0.8, 2.0)
-    parts = [box(0, height, 0, (width, height, length), wall)]
-    if rng.random() < 0.75:
-        half = (width / 2 + 0.2, rise / 2, length / 2 + 0.3)
-        parts.append(Part(PRISM, (0, -height - rise / 2, 0), half, materials.stone()))
-    count = int(rng.integers(2, 4))
-    frame, pane = materials.paint(), materials.view(1.0)
-    pane = Material(pane.texture, pane.tile, (0.35, 0.4, 0.45), glow=0.4)
-    for i in range(count):
-        x = ((i + 0.5) / count - 0.5) * width
-        if i == 1:
-            parts.append(box(x, 1.9, -length / 2, (0.9, 1.9, 0.1), materials.wood()))
-        else:
-            parts.append(box(x, 1.9, -length / 2, (0.9, 1.0, 0.08), frame))
-            parts.append(box(x, 1.85, -length / 2, (0.75, 0.9, 0.12), pane))
-    return parts
-
-
-def garden_wall(materials: Materials) -> list[Part]:
-    rng = materials.rng
-    stone, length, height = materials.stone(), rng.uniform(1.5, 5), rng.uniform(0.5, 1.6)
-    return [
-        box(0, height, 0, (length, height, 0.25), stone),
-        box(0, height + 0.08, 0, (length + 0.1, 0.1, 0.35), materials.stone()),
-    ]
-
-
-def fence(materials: Materials) -> list[Part]:
-    rng = materials.rng
-    wood, posts, height = materials.wood(), int(rng.integers(3, 6)), rng.uniform(0.7, 1.2)
-    step = rng.uniform(0.6, 0.9)
-    length = (posts - 1) * step
-    parts = [box(0, height * y, 0, (length, 0.1, 0.05), wood) for y in (0.5, 0.92)]
-    for i in range(posts):
-        parts.append(box(i * step - length / 2, height, 0, (0.09, height, 0.09), wood))
-    return parts
-
-
-def bench(materials: Materials) -> list[Part]:
-    rng = materials.rng
-    wood, length = materials.wood(), rng.uniform(1.0, 1.8)
-    parts = [box(0, 0.45, 0, (length, 0.06, 0.42), wood)]
-    parts += [box(x * length, 0.42, 0, (0.08, 0.42, 0.38), materials.stone()) for x in (-0.4, 0.4)]
-    if rng.random() < 0.6:
-        parts.append(box(0, 0.9, 0.2, (length, 0.36, 0.05), wood))
+        parts += [moved(part, 0, -height - 0.1, 0) for part in vessel(materials)]
     return parts
 
 
@@ -381,34 +253,7 @@ def rug(materials: Materials) -> list[Part]:
     return [Part(BOX, (0, -0.012, 0), half, materials.cloth())]
 
 
-def _moved(part: Part, x: float, y: float, z: float) -> Part:
-    cx, cy, cz = part.centre
-    centre = (cx + x, cy + y, cz + z)
-    return Part(
-        part.kind, centre, part.half_size, part.material, part.ends, part.rotation, part.shape
-    )
-
-
-def _turned(part: Part, yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Part:
-    turn = rotation(yaw, pitch, roll)
-    return Part(part.kind, part.centre, part.half_size, part.material, part.ends, turn, part.shape)
-
-
-def footprint(parts: list[Part]) -> float:
-    """Radius [m] around the origin that an object's parts stay within, seen from above."""
-    reach = 0.0
-    for part in parts:
-        widest = max(1.0, part.shape) if part.kind == FRUSTUM else 1.0
-        half = np.hypot(part.half_size[0] * widest, part.half_size[2] * widest)
-        reach = max(reach, float(np.hypot(part.centre[0], part.centre[2]) + half))
-    return reach
-
-
 AGAINST_WALLS: tuple[Draw, ...] = (cupboard, shelf, sofa, bed, table)
 INDOORS: tuple[Draw, ...] = (
     table, chair, chair, stool, sofa, floor_lamp, plant, crates, vessel, sphere, column, cupboard,
-)  # fmt: skip
-OUTDOORS: tuple[Draw, ...] = (
-    tree, tree, bush, bush, rock, rock, crates, vessel, bench, fence, garden_wall, column, table,
-    plant, sphere,
 )  # fmt: skip

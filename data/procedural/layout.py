@@ -1,7 +1,7 @@
 """Where things stand: rooms and open grounds, with their light and sky.
 
-A scene is laid out for a camera at the world's origin's plumb line that looks along +z, level, from a
-height that the caller draws as well; nothing stands on the spot itself.
+A scene is laid out for a camera somewhere above the world's origin that looks roughly along +z; nothing
+stands around that spot.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.procedural import furniture, textures
+from data.procedural import furniture, outdoors, textures
 from data.procedural.materials import Materials
-from data.procedural.primitives import DOME, ELLIPSOID, PLANE, ROOM
+from data.procedural.primitives import BOX, DOME, ELLIPSOID, PLANE, ROOM
 from data.procedural.scene import (
     SKY_DISTANCE,
     Light,
@@ -25,9 +25,10 @@ from data.procedural.scene import (
     Vector,
     rotation,
 )
+from data.procedural.shapes import footprint
 
 KEEP_FREE = 0.9
-"""Radius around the first camera's plumb line that stays empty [m]."""
+"""Radius around the origin in which nothing stands [m]."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,8 @@ def _room(
     builder.add_backdrop(
         Part(ROOM, centre, half, materials.wall(), materials.floor(), rotation=turn)
     )
-    ceiling = Part(furniture.BOX, (0, 0, 0), (half[0], 0.02, half[2]), materials.ceiling())
-    builder.add_backdrop(
-        Part(
-            furniture.BOX,
-            centre + np.array([0, 0.0 - half[1], 0]),
-            ceiling.half_size,
-            ceiling.material,
-            rotation=turn,
-        )
-    )
+    under_roof, slab = centre - [0, half[1], 0], np.array([half[0], 0.02, half[2]])
+    builder.add_backdrop(Part(BOX, under_roof, slab, materials.ceiling(), rotation=turn))
     _furnish_walls(builder, materials, taken, centre, half, yaw)
     _hang_pictures(builder, materials, centre, half, yaw)
     wanted = int(rng.integers(3, 9))
@@ -125,7 +118,7 @@ def _stand(
     rng = builder.rng
     draw = choices[int(rng.integers(len(choices)))]
     parts = draw(materials)
-    radius = furniture.footprint(parts)
+    radius = footprint(parts)
     if not taken.is_free(x, z, radius):
         return False
     if centre is not None and half is not None and turn is not None:
@@ -209,8 +202,8 @@ def _open_ground(
     wanted = int(rng.integers(0, 4))
     for _ in range(wanted):
         x, z = _spot_in_view(rng, half_angle, 7.0, 20.0)
-        parts = furniture.house(materials)
-        radius = furniture.footprint(parts)
+        parts = outdoors.house(materials)
+        radius = footprint(parts)
         if math.hypot(x, z) > radius + 4.0 and taken.is_free(x, z, radius):
             taken.take(x, z, radius)
             builder.place(parts, np.array([x, 0, z]), rng.normal(0, 0.6))
@@ -219,7 +212,7 @@ def _open_ground(
         if wanted == 0:
             break
         x, z = _spot_in_view(rng, half_angle, 1.8, 16.0)
-        if _stand(builder, materials, taken, furniture.OUTDOORS, x, z):
+        if _stand(builder, materials, taken, outdoors.OUTDOORS, x, z):
             wanted -= 1
     return _sunlight(rng), _draw_sky(rng, cover)
 
@@ -237,7 +230,7 @@ def _distant_hills(builder: SceneBuilder, materials: Materials) -> None:
 
 
 def _sunlight(rng: np.random.Generator) -> Light:
-    """The sun, high or low, never straight behind an object's back only; an overcast share of skies."""
+    """The sun, high or low; every fourth sky is overcast, with faint and wide shadows."""
     height = math.radians(rng.uniform(25, 65))
     bearing = rng.uniform(0, 2 * math.pi)
     towards = np.array(

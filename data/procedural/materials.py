@@ -34,7 +34,7 @@ class Palette:
 WOODS = Palette(((0.075, 0.02),), (0.25, 0.55), (0.32, 0.74))
 WALLS = Palette(((0.10, 0.04), (0.10, 0.04), BLUE, GREEN), (0.03, 0.20), (0.66, 0.93))
 STONES = Palette(((0.09, 0.05),), (0.03, 0.18), (0.42, 0.78))
-LEAVES = Palette(((0.22, 0.05),), (0.22, 0.46), (0.30, 0.56))
+LEAVES = Palette(((0.22, 0.05),), (0.20, 0.42), (0.40, 0.64))
 EARTHS = Palette(((0.10, 0.04),), (0.20, 0.42), (0.38, 0.66))
 CLOTHS = Palette((WARM, WARM, BLUE, BLUE, GREEN, (0.5, 0.5)), (0.08, 0.45), (0.32, 0.88))
 PAINTS = Palette((WARM, WARM, BLUE, GREEN, (0.5, 0.5)), (0.04, 0.50), (0.35, 0.92))

@@ -28,7 +28,8 @@ LEFT, RIGHT, TOP, BOTTOM, BACK, FRONT, ROUND, SLOPE_FRONT, SLOPE_BACK = range(9)
 MISS = -1.0
 EPSILON = 1e-4
 """Hits nearer than this [world units] do not count, so that a surface does not hide itself."""
-JIT = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": True}
+JIT = {"nogil": True, "error_model": "numpy"}
+"""For functions that are compiled into a kernel; only the kernel itself is cached (see tracer.py)."""
 
 
 @njit(**JIT)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from data.procedural import primitives, textures
 
 Vector = NDArray[np.float64]
+Number = int | float
+Triple = tuple[Number, Number, Number] | Vector
 SKY_DISTANCE = 40.0
 """Radius of the sky, a sphere around the world's origin [m]: far, and finite like everything else."""
 
@@ -25,9 +27,9 @@ class Material:
     """How a surface looks. tint scales the texture's linear albedo; tile is the size of a texture tile [m]."""
 
     texture: int
-    tile: float = 1.0
-    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    glow: float = 0.0
+    tile: Number = 1.0
+    tint: Triple = (1.0, 1.0, 1.0)
+    glow: Number = 0.0
     """Share of light that the surface gives by itself, whatever falls on it."""
 
 
@@ -36,14 +38,14 @@ class Part:
     """One solid of an object, in the object's axes (origin on the floor, y down)."""
 
     kind: int
-    centre: Sequence[float]
-    half_size: Sequence[float]
+    centre: Triple
+    half_size: Triple
     material: Material
     ends: Material | None = None
     """Material of top and bottom, where it differs."""
     rotation: Vector | None = None
     """Solid to object, `[3 3]`; None is upright."""
-    shape: float = 1.0
+    shape: Number = 1.0
     """Top radius of a frustum, as a share of its bottom radius."""
 
 
@@ -60,7 +62,9 @@ class SceneArrays(NamedTuple):
     glow: NDArray[np.float64]  # [p 2]
     offset: NDArray[np.float64]  # [p 2] in tiles
     group_start: NDArray[np.int64]  # [g + 1] solids of group i are start[i] .. start[i + 1]
-    group_sphere: NDArray[np.float64]  # [g 4] centre and radius; the first group is the backdrop
+    group_sphere: NDArray[
+        np.float64
+    ]  # [g 4] centre, radius; group 0 is the backdrop, without bounds
     texels: NDArray[np.float32]  # [n NUM_TEXELS 3] linear
     light_points: NDArray[np.float64]  # [s 3] one for each ray of a pixel, in turn
     light_colour: NDArray[np.float64]  # [3]
@@ -114,7 +118,7 @@ class SceneBuilder:
         """Adds what surrounds everything; it throws no shadow and needs no bounds."""
         self.groups[0].append(part)
 
-    def place(self, parts: Sequence[Part], position: Vector, yaw: float = 0.0) -> None:
+    def place(self, parts: Sequence[Part], position: Vector, yaw: Number = 0.0) -> None:
         """Adds an object with its origin at `position`, turned by `yaw` [rad] about the vertical."""
         self.groups.append(list(parts))
         self.placements.append((rotation(yaw), np.asarray(position, dtype=np.float64)))
@@ -129,11 +133,8 @@ class SceneBuilder:
         ends = [part.ends or part.material for part in parts]
         pairs = [(part.material, end) for part, end in zip(parts, ends, strict=True)]
         spheres, start = np.zeros((len(lengths), 4)), np.cumsum([0, *lengths])
-        spheres[0, 3] = math.inf
         for i in range(1, len(lengths)):
             spheres[i] = _bounding_sphere(solids[start[i] : start[i + 1]])
-        # A finite radius: the kernels are compiled for finite numbers.
-        spheres[0, 3] = 1e6
         return SceneArrays(
             kind=np.array([part.kind for part in parts], dtype=np.int64),
             shape=np.array([part.shape for part in parts], dtype=np.float64),
@@ -159,7 +160,7 @@ class SceneBuilder:
         )
 
 
-def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Vector:
+def rotation(yaw: Number, pitch: Number = 0.0, roll: Number = 0.0) -> Vector:
     """Local to world `[3 3]` for angles in radians: yaw turns ahead to the right, pitch turns it up."""
     cy, sy, cp, sp = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
     cr, sr = math.cos(roll), math.sin(roll)

@@ -23,20 +23,26 @@ PROBE_HEIGHT, PROBE_WIDTH = 16, 24
 """Size of the coarse depth maps by which views are judged."""
 MEDIAN_DEPTH = (1.8, 9.0)
 """Accepted median depths of the first frame [m]."""
+DEPTH_SPREAD = 1.8
+"""Least ratio of the first frame's 90th to its 10th percentile of depth: no bare walls."""
 NEAREST_SURFACE = 0.3
 """No visible surface is nearer than this, in median depths of the first frame."""
 NEAREST_SOLID = 0.12
 """No solid at all, seen or not, is nearer than this, in median depths of the first frame."""
 SKY_SHARE = 0.4
 """At most this much of a frame is sky."""
-NEAR_OVERLAP, FAR_OVERLAP = 0.85, 0.65
+NEAR_OVERLAP, FAR_OVERLAP = 0.88, 0.72
 """Least share of an extra view that shows surfaces the path has seen."""
 MOVE_TRIES, VIEW_TRIES = 12, 40
 
 
 @dataclass(frozen=True)
 class Viewpoints:
-    """camera_to_world `[v 4 4]` (path, near, far, in this order) in metres; probes as for SceneArrays."""
+    """Cameras in metres: the path's, then the near, then the far extra views.
+
+    camera_to_world: `[v 4 4]`; move: name of the path's move; median_depth: that of the first view,
+    measured coarsely.
+    """
 
     camera_to_world: Array
     move: str
@@ -54,17 +60,19 @@ class Probe:
         pixels = np.stack([u, v, np.ones_like(u)], axis=-1)
         self.rays = pixels @ np.linalg.inv(self.intrinsics).T  # [h w 3], z = 1
 
-    def depth(self, camera_to_world: Array) -> Array:
+    def depth(self, camera_to_world: Array) -> NDArray[np.float32]:
         """z-depth `[v PROBE_HEIGHT PROBE_WIDTH]` of views `[v 4 4]`."""
         size = (PROBE_HEIGHT, PROBE_WIDTH)
         return trace(self.scene, camera_to_world, self.intrinsics, *size, supersampling=0)[1]
 
-    def points(self, camera_to_world: Array, depth: Array) -> Array:
+    def points(self, camera_to_world: Array, depth: NDArray[np.float32]) -> Array:
         """World points `[n 3]` of one view's depth map."""
         local = (self.rays * depth[..., None]).reshape(-1, 3)
         return local @ camera_to_world[:3, :3].T + camera_to_world[:3, 3]
 
-    def seen_share(self, points: Array, camera_to_world: Array, depth: Array) -> float:
+    def seen_share(
+        self, points: Array, camera_to_world: Array, depth: NDArray[np.float32]
+    ) -> float:
         """Share of world points `[n 3]` that at least one of the views `[v 4 4]` with depth sees."""
         seen = np.zeros(len(points), dtype=bool)
         for pose, view_depth in zip(camera_to_world, depth, strict=True):
@@ -89,6 +97,9 @@ def draw_viewpoints(
     first_depth = probe.depth(first[None])[0]
     unit = float(np.median(first_depth))
     if not MEDIAN_DEPTH[0] <= unit <= MEDIAN_DEPTH[1] or _is_poor(first_depth[None], unit):
+        return None
+    low, high = np.quantile(first_depth, (0.1, 0.9))
+    if high < DEPTH_SPREAD * low:
         return None
     path = _draw_path(rng, probe, first, unit, config)
     if path is None:
@@ -126,8 +137,8 @@ def _draw_first(rng: np.random.Generator) -> Array:
     return transforms(position, yaw, np.array([pitch]), np.array([roll]))[0]
 
 
-def _is_poor(depth: Array, unit: float) -> bool:
-    """Whether any of the depth maps `[v h w]` has something too near, too much sky, or is a bare wall."""
+def _is_poor(depth: NDArray[np.float32], unit: float) -> bool:
+    """Whether any of the depth maps `[v h w]` has something too near, too much sky, or half a near wall."""
     nearest = depth.min() < NEAREST_SURFACE * unit
     sky = (depth > 0.6 * SKY_DISTANCE).mean(axis=(1, 2)).max() > SKY_SHARE
     return bool(nearest or sky or np.median(depth, axis=(1, 2)).min() < 0.5 * unit)

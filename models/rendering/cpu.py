@@ -21,8 +21,12 @@ from torch.autograd.function import once_differentiable
 from configs.errors import UserError
 from data.cameras import Cameras
 from models.gaussians import Gaussians
-from models.rendering import cpu_project, cpu_tiles
-from models.rendering.cpu_project import CAMERA, ROW, TILE
+from models.rendering.cpu_bins import list_splats, place_tiles
+from models.rendering.cpu_draw import draw_tiles
+from models.rendering.cpu_draw_backward import draw_tiles_backward
+from models.rendering.cpu_project import project
+from models.rendering.cpu_project_backward import project_backward
+from models.rendering.cpu_rows import CAMERA, ROW, TILE
 from models.rendering.settings import RenderSettings
 from models.rendering.spherical_harmonics import view_colors
 from models.rendering.threads import run_pieces
@@ -37,42 +41,37 @@ MAX_PAIRS = 1 << 31
 
 def rasterise(
     gaussians: Gaussians, cameras: Cameras, settings: RenderSettings
-) -> tuple[
-    Float[Tensor, "b v 3 h w"], Float[Tensor, "b v h w"], Float[Tensor, "b v h w"]
-]:
-    """Colour on black, sum of weight * z, and alpha, of a batch `[b]` of scenes.
+) -> tuple[Float[Tensor, "b v 3 h w"], Float[Tensor, "b v h w"], Float[Tensor, "b v h w"]]:
+    """Colour on black, sum of weight * z, and transmittance, of a batch `[b]` of scenes.
 
     Computes in float32 on the CPU; the result comes back in the means' dtype and on their device.
     Gaussians with NaN or infinite entries are left out and get zero gradients.
     """
-    colors = view_colors(gaussians, cameras)
+    inputs = (
+        gaussians.means,
+        gaussians.quats,
+        gaussians.scales,
+        gaussians.opacities,
+        view_colors(gaussians, cameras),
+        cameras.world_to_camera,
+        cameras.intrinsics,
+    )
+    # Unbound rather than indexed: its gradient is one stack.
+    by_input = [t.to("cpu", torch.float32).unbind(0) for t in inputs]
     scenes = [
-        rasterise_scene(
-            *(
-                tensor[scene].to("cpu", torch.float32)
-                for tensor in (
-                    gaussians.means,
-                    gaussians.quats,
-                    gaussians.scales,
-                    gaussians.opacities,
-                    colors,
-                    cameras.world_to_camera,
-                    cameras.intrinsics,
-                )
-            ),
-            cameras.width,
-            cameras.height,
-            settings,
-        )
-        for scene in range(gaussians.means.shape[0])
+        rasterise_scene(cameras.width, cameras.height, settings, *(t[scene] for t in by_input))
+        for scene in range(len(gaussians.means))
     ]
     frames, depth, transmittance = (
         torch.stack(parts).to(gaussians.means) for parts in zip(*scenes, strict=True)
     )
-    return frames, depth, 1 - transmittance
+    return frames, depth, transmittance
 
 
 def rasterise_scene(
+    width: int,
+    height: int,
+    settings: RenderSettings,
     means: Float[Tensor, "n 3"],
     quats: Float[Tensor, "n 4"],
     scales: Float[Tensor, "n 3"],
@@ -80,11 +79,10 @@ def rasterise_scene(
     colors: Float[Tensor, "n 3"] | Float[Tensor, "v n 3"],
     world_to_camera: Float[Tensor, "v 4 4"],
     intrinsics: Float[Tensor, "v 3 3"],
-    width: int,
-    height: int,
-    settings: RenderSettings,
 ) -> tuple[Float[Tensor, "v 3 h w"], Float[Tensor, "v h w"], Float[Tensor, "v h w"]]:
     """Colour on black, sum of weight * z, and transmittance of one scene, float32 on the CPU."""
+    inputs = (means, quats, scales, opacities, colors, world_to_camera)
+    differentiate = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
     views = max(1, MAX_ROWS // max(1, len(means)))
     passes = [
         Rasterise.apply(
@@ -98,6 +96,7 @@ def rasterise_scene(
             width,
             height,
             settings,
+            differentiate,
         )
         for start in range(0, len(world_to_camera), views)
     ]
@@ -109,7 +108,7 @@ def rasterise_scene(
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes and arrays that forward and backward share; names as in cpu_project.py and cpu_tiles.py."""
+    """Sizes and arrays that forward and backward share; names as in the kernels."""
 
     num_gaussians: int
     num_views: int
@@ -142,7 +141,10 @@ class Layout:
 
 
 class Rasterise(torch.autograd.Function):
-    """The kernels as one differentiable operation. Gradients to all inputs but the intrinsics."""
+    """The kernels as one differentiable operation. Gradients to all inputs but the intrinsics.
+
+    `keep`: remember what the backward pass needs.
+    """
 
     @staticmethod
     def forward(
@@ -157,6 +159,7 @@ class Rasterise(torch.autograd.Function):
         width: int,
         height: int,
         settings: RenderSettings,
+        keep: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         parameters = [t.contiguous() for t in (means, quats, scales, opacities)]
         layout = Layout(
@@ -167,7 +170,6 @@ class Rasterise(torch.autograd.Function):
             color_view_stride=0 if colors.ndim == 2 else 3 * len(means),
             cameras=pack_cameras(world_to_camera, intrinsics, width, height),
         )
-        keep = any(ctx.needs_input_grad)
         num_rows = layout.num_views * layout.padded
         num_groups = layout.num_chunks * layout.num_views
         num_all_tiles = layout.num_views * layout.num_tiles
@@ -178,7 +180,7 @@ class Rasterise(torch.autograd.Function):
         num_pairs = np.empty(num_groups, np.int64)
         tile_counts = np.zeros(num_groups * layout.num_tiles, np.int32)
         run_pieces(
-            cpu_project.project,
+            project,
             layout.num_chunks,
             layout.chunk_size,
             layout.num_gaussians,
@@ -210,7 +212,7 @@ class Rasterise(torch.autograd.Function):
                 f" {MAX_PAIRS - 1} at once: render fewer views at a time, or smaller Gaussians"
             )
         tile_starts = np.empty(num_all_tiles + 1, np.int64)
-        cpu_tiles.place_tiles(
+        place_tiles(
             layout.num_chunks,
             layout.num_views,
             layout.num_tiles,
@@ -220,7 +222,7 @@ class Rasterise(torch.autograd.Function):
         )
         keys, sorted_keys = np.empty(total, np.int64), np.empty(total, np.int64)
         run_pieces(
-            cpu_tiles.list_splats,
+            list_splats,
             layout.num_chunks,
             layout.chunk_size,
             layout.num_views,
@@ -240,7 +242,7 @@ class Rasterise(torch.autograd.Function):
         reached = np.empty(total if keep else 0, np.uint64)
         num_drawn = np.empty(num_all_tiles, np.int64)
         run_pieces(
-            cpu_tiles.draw_tiles,
+            draw_tiles,
             num_all_tiles,
             width,
             height,
@@ -261,7 +263,7 @@ class Rasterise(torch.autograd.Function):
         )
         if keep:
             ctx.save_for_backward(*parameters)
-            ctx.layout, ctx.settings = layout, settings
+            ctx.layout, ctx.settings, ctx.num_threads = layout, settings, torch.get_num_threads()
             ctx.shapes = [t.shape for t in (means, quats, scales, opacities, colors)]
             ctx.arrays = (
                 gaussian_rows,
@@ -296,7 +298,7 @@ class Rasterise(torch.autograd.Function):
         moments = np.empty(len(sorted_keys) * ROW, np.float32)
         touched = np.zeros(len(sorted_keys), np.uint8)
         run_pieces(
-            cpu_tiles.draw_tiles_backward,
+            draw_tiles_backward,
             len(num_drawn),
             layout.width,
             layout.height,
@@ -316,11 +318,12 @@ class Rasterise(torch.autograd.Function):
             moments,
             touched,
             weights=num_drawn + 64,
+            num_threads=ctx.num_threads,
         )
         gradients = [torch.zeros(shape) for shape in ctx.shapes]
         camera_parts = np.zeros((layout.num_chunks, layout.num_views, 12))
         run_pieces(
-            cpu_project.project_backward,
+            project_backward,
             layout.num_chunks,
             layout.chunk_size,
             layout.num_gaussians,
@@ -337,12 +340,13 @@ class Rasterise(torch.autograd.Function):
             touched,
             *map(flat, gradients),
             camera_parts.reshape(-1),
+            num_threads=ctx.num_threads,
         )
         camera = torch.from_numpy(camera_parts.sum(axis=0)).float()
         grad_world_to_camera = torch.zeros(layout.num_views, 4, 4)
         grad_world_to_camera[:, :3, :3] = camera[:, :9].unflatten(1, (3, 3))
         grad_world_to_camera[:, :3, 3] = camera[:, 9:]
-        return *gradients, grad_world_to_camera, None, None, None, None
+        return *gradients, grad_world_to_camera, None, None, None, None, None
 
 
 def flat(tensor: Tensor) -> NDArray[np.float32]:
@@ -356,7 +360,7 @@ def pack_cameras(
     width: int,
     height: int,
 ) -> NDArray[np.float32]:
-    """Camera rows as cpu_project.py's legend lists them, flat."""
+    """Camera rows as py's legend lists them, flat."""
     transform, matrix = world_to_camera.detach().double(), intrinsics.detach().double()
     focal = torch.stack([matrix[:, 0, 0], matrix[:, 1, 1]], dim=-1)
     center = matrix[:, :2, 2]

@@ -27,7 +27,7 @@ def why_unavailable(device: torch.device) -> str | None:
 def rasterise(
     gaussians: Gaussians, cameras: Cameras, settings: RenderSettings
 ) -> tuple[Float[Tensor, "b v 3 h w"], Float[Tensor, "b v h w"], Float[Tensor, "b v h w"]]:
-    """Colour on black, sum of weight * z, and alpha, of a batch `[b]` of scenes; float32."""
+    """Colour on black, sum of weight * z, and transmittance, of a batch `[b]` of scenes, in float32."""
     from gsplat import rasterization
 
     dtype = gaussians.means.dtype
@@ -51,4 +51,4 @@ def rasterise(
         packed=False,
     )
     image = image.movedim(-1, -3).to(dtype)
-    return image[..., :3, :, :], image[..., 3, :, :], alpha[..., 0].to(dtype)
+    return image[..., :3, :, :], image[..., 3, :, :], 1 - alpha[..., 0].to(dtype)

@@ -27,7 +27,7 @@ FRUSTUM_MARGIN = 0.15
 def rasterise(
     gaussians: Gaussians, cameras: Cameras, settings: RenderSettings
 ) -> tuple[Float[Tensor, "b v 3 h w"], Float[Tensor, "b v h w"], Float[Tensor, "b v h w"]]:
-    """Colour on black, sum of weight * z, and alpha, of a batch `[b]` of scenes."""
+    """Colour on black, sum of weight * z, and transmittance, of a batch `[b]` of scenes."""
     colors = view_colors(gaussians, cameras)
     views = []
     for scene in range(gaussians.means.shape[0]):
@@ -44,11 +44,11 @@ def rasterise(
                     settings,
                 )
             )
-    frames, depth, alpha = (
+    frames, depth, transmittance = (
         torch.stack(parts).unflatten(0, (-1, cameras.num_views))
         for parts in zip(*views, strict=True)
     )
-    return frames, depth, alpha
+    return frames, depth, transmittance
 
 
 def render_view(
@@ -60,10 +60,8 @@ def render_view(
     width: int,
     settings: RenderSettings,
 ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
-    """Colour on black, sum of weight * z, and alpha, of one view."""
-    centers, covariances, depths = project(
-        gaussians, world_to_camera, intrinsics, height, width
-    )
+    """Colour on black, sum of weight * z, and transmittance, of one view."""
+    centers, covariances, depths = project(gaussians, world_to_camera, intrinsics, height, width)
     sharp_determinant = determinant(covariances)
     covariances = covariances + settings.eps2d * torch.eye(2).to(covariances)
     dilated_determinant = determinant(covariances)
@@ -78,10 +76,10 @@ def render_view(
     alphas = splat_alphas(
         centers[order], covariances[order], opacities[order], pixel_grid(height, width).to(centers)
     )
-    weights = compositing_weights(alphas)
+    weights, transmittance = composite(alphas)
     values = torch.cat([colors[order], depths[order, None]], dim=-1)
     image = (weights.T @ values).T.unflatten(1, (height, width))
-    return image[:3], image[3], weights.sum(dim=0).unflatten(0, (height, width))
+    return image[:3], image[3], transmittance.unflatten(0, (height, width))
 
 
 def project(
@@ -90,7 +88,7 @@ def project(
     intrinsics: Float[Tensor, "3 3"],
     height: int,
     width: int,
-) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2 2"], Float[Tensor, "n"]]:
+) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2 2"], Float[Tensor, " n"]]:
     """Image positions [px], 2-D covariances [px^2] before dilation, and camera z, by EWA splatting."""
     rotation, translation = world_to_camera[:3, :3], world_to_camera[:3, 3]
     axes = quat_to_matrix(gaussians.quats) * gaussians.scales[:, None, :]
@@ -108,11 +106,11 @@ def project(
     return centers, jacobian @ covariances @ jacobian.mT, z
 
 
-def determinant(matrices: Float[Tensor, "n 2 2"]) -> Float[Tensor, "n"]:
+def determinant(matrices: Float[Tensor, "n 2 2"]) -> Float[Tensor, " n"]:
     return matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0]
 
 
-def front_to_back(depths: Float[Tensor, "n"], visible: Bool[Tensor, "n"]) -> Tensor:
+def front_to_back(depths: Float[Tensor, " n"], visible: Bool[Tensor, " n"]) -> Tensor:
     """Indices of the visible Gaussians, nearest first, ties in the given order."""
     indices = visible.nonzero()[:, 0]
     return indices[torch.argsort(depths.detach()[indices], stable=True)]
@@ -126,7 +124,7 @@ def pixel_grid(height: int, width: int) -> Float[Tensor, "p 2"]:
 def splat_alphas(
     centers: Float[Tensor, "n 2"],
     covariances: Float[Tensor, "n 2 2"],
-    opacities: Float[Tensor, "n"],
+    opacities: Float[Tensor, " n"],
     pixels: Float[Tensor, "p 2"],
 ) -> Float[Tensor, "n p"]:
     """Each Gaussian's alpha at each pixel: clamped at MAX_ALPHA, 0 below MIN_ALPHA."""
@@ -136,13 +134,15 @@ def splat_alphas(
     return torch.where(alphas >= MIN_ALPHA, alphas, 0)
 
 
-def compositing_weights(alphas: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
-    """Alpha times the transmittance in front, for Gaussians sorted front to back.
+def composite(
+    alphas: Float[Tensor, "n p"],
+) -> tuple[Float[Tensor, "n p"], Float[Tensor, " p"]]:
+    """Alpha times the transmittance in front, for Gaussians sorted front to back, and what passes all of them.
 
     A pixel stops before the first Gaussian that would take its transmittance to MIN_TRANSMITTANCE or below.
     """
-    transmittance = torch.cumprod(1 - alphas.detach(), dim=0)
-    alphas = torch.where(transmittance > MIN_TRANSMITTANCE, alphas, 0)
-    behind = torch.cumprod(1 - alphas, dim=0)
-    in_front = torch.cat([torch.ones_like(behind[:1]), behind[:-1]])
-    return alphas * in_front
+    unstopped = torch.cumprod(1 - alphas.detach(), dim=0)
+    alphas = torch.where(unstopped > MIN_TRANSMITTANCE, alphas, 0)
+    ones = alphas.new_ones(1, alphas.shape[1])
+    passed = torch.cumprod(torch.cat([ones, 1 - alphas]), dim=0)
+    return alphas * passed[:-1], passed[-1]

@@ -1,9 +1,9 @@
 """Pictures of Gaussians: one function, three backends of one semantics (gsplat 1.5.3's).
 
-    backend      where it runs            what for
-    gsplat       CUDA                     everything at scale
-    cpu          any CPU, float32         the embedded default
-    reference    anywhere, any dtype      the truth that the other two are tested against; slow
+backend      where it runs            what for
+gsplat       CUDA                     everything at scale
+cpu          any CPU, float32         the embedded default
+reference    anywhere, any dtype      the truth that the other two are tested against; slow
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def render(
     gaussians: Gaussians,
     cameras: Cameras,
     *,
-    background: Float[Tensor, "3"] | Float[Tensor, "*batch v 3"] | None = None,
+    background: Float[Tensor, " 3"] | Float[Tensor, "*batch v 3"] | None = None,
     antialiased: bool = False,
     backend: Backend = "auto",
     near: float = 0.01,
@@ -85,13 +85,13 @@ def render(
         world_to_camera=cameras.world_to_camera.reshape(size, -1, 4, 4),
         intrinsics=cameras.intrinsics.reshape(size, -1, 3, 3),
     )
-    frames, depth, alpha = (
+    frames, depth, transmittance = (
         t.reshape(*batch, *t.shape[1:]) for t in rasterise(flat_gaussians, flat_cameras, settings)
     )
     if background is not None:
         behind = background.to(frames)[..., None, None]
-        frames = frames + (1 - alpha)[..., None, :, :] * behind
-    return Rendering(frames, depth, alpha)
+        frames = frames + transmittance[..., None, :, :] * behind
+    return Rendering(frames, depth, 1 - transmittance)
 
 
 def find_rasteriser(backend: Backend, device: torch.device) -> Rasteriser:

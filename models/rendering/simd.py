@@ -9,9 +9,6 @@ that write the same formula get the same bits.
     weight = exp2(-(dx * dx))               # Lanes
     hit = weight >= 1 / 255                 # LaneMask
     store(buffer, 0, select(hit, weight, 0.0))
-
-numba compiles lazily and keeps results beside the file of the *outermost* function; it does not notice a
-change in this file, so after one remove `models/rendering/__pycache__`.
 """
 
 from __future__ import annotations
@@ -110,6 +107,15 @@ def define_operator(function: Any, operand: Any, result: Any, generate: Generato
     lower_builtin(function, *([operand] * arity))(generate)
 
 
+def from_builder(method: str, *leading: Any) -> Generator:
+    """IR that is one call of a builder's method, `leading` before the operands."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, method)(*leading, *args)
+
+    return generate
+
+
 for function, method in [
     (operator.add, "fadd"),
     (operator.iadd, "fadd"),
@@ -118,26 +124,22 @@ for function, method in [
     (operator.mul, "fmul"),
     (operator.imul, "fmul"),
     (operator.truediv, "fdiv"),
+    (operator.neg, "fneg"),
 ]:
-    define_operator(
-        function, Lanes, Lanes, lambda ctx, b, sig, args, method=method: getattr(b, method)(*args)
-    )
+    define_operator(function, Lanes, Lanes, from_builder(method))
 for function, symbol in [
     (operator.lt, "<"),
     (operator.le, "<="),
     (operator.gt, ">"),
     (operator.ge, ">="),
 ]:
-    define_operator(
-        function,
-        Lanes,
-        LaneMask,
-        lambda ctx, b, sig, args, symbol=symbol: b.fcmp_ordered(symbol, *args),
-    )
-define_operator(operator.neg, Lanes, Lanes, lambda ctx, b, sig, args: b.fneg(args[0]))
-define_operator(operator.and_, LaneMask, LaneMask, lambda ctx, b, sig, args: b.and_(*args))
-define_operator(operator.or_, LaneMask, LaneMask, lambda ctx, b, sig, args: b.or_(*args))
-define_operator(operator.invert, LaneMask, LaneMask, lambda ctx, b, sig, args: b.not_(args[0]))
+    define_operator(function, Lanes, LaneMask, from_builder("fcmp_ordered", symbol))
+for function, method in [
+    (operator.and_, "and_"),
+    (operator.iand, "and_"),
+    (operator.invert, "not_"),
+]:
+    define_operator(function, LaneMask, LaneMask, from_builder(method))
 
 
 # --- functions of lanes --------------------------------------------------------------------------
@@ -196,7 +198,6 @@ sqrt = define_unary("llvm.sqrt")
 floor = define_unary("llvm.floor")
 ceil = define_unary("llvm.ceil")
 absolute = define_unary("llvm.fabs")
-
 
 
 def fit_exp2(degree: int = 6) -> list[float]:
@@ -398,7 +399,7 @@ def sum_each(typing_context, rows):
         rows += [None] * (NUM_LANES - count)
         # Each round folds rows i and i + distance into one: half the lanes sum the first, half the second.
         for distance in (8, 4, 2, 1):
-            folded = []
+            folded: list[Any] = []
             for i in range(distance):
                 first, second = rows[i], rows[i + distance]
                 if first is None:

@@ -35,7 +35,9 @@ def sh_basis(directions: Float[Tensor, "*shape 3"], degree: int) -> Float[Tensor
 
     Order: degree 0; then for each degree from m = -degree to m = degree, with the Condon-Shortley sign.
     """
-    assert 0 <= degree <= MAX_DEGREE, f"spherical harmonics of degree {degree}; at most {MAX_DEGREE}"
+    assert 0 <= degree <= MAX_DEGREE, (
+        f"spherical harmonics of degree {degree}; at most {MAX_DEGREE}"
+    )
     x, y, z = directions.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
     terms = [torch.full_like(x, SH_C0)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,7 @@ def run_pieces(
     if pool is None:
         pool = _pools.setdefault(num_threads, ThreadPoolExecutor(num_threads, "render"))
     futures = [
-        pool.submit(kernel, first, last, *args)
-        for first, last in zip(bounds, bounds[1:], strict=False)
-        if first < last
+        pool.submit(kernel, first, last, *args) for first, last in pairwise(bounds) if first < last
     ]
     for future in futures:
         future.result()

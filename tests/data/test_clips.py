@@ -74,3 +74,28 @@ def test_the_scale_is_the_median_of_known_depths_or_taken_from_the_travel(make_c
     assert scene_scale(cameras) == pytest.approx(travel / TYPICAL_SPAN)
     assert scene_scale(cameras, torch.zeros(5)) == pytest.approx(travel / TYPICAL_SPAN)
     assert scene_scale(cameras.select([0])) == 1.0
+
+
+def test_a_first_frame_without_depth_is_scaled_by_the_others(make_clip):
+    clip = make_clip(4)
+    depth = clip.depth.clone()
+    depth[0] = 0
+    partly = dataclasses.replace(clip, depth=depth)
+    known = depth[depth > 0].median()
+    assert partly.normalised().scale == pytest.approx(clip.scale * float(known))
+
+
+def test_normalising_far_from_the_origin_keeps_precision_and_the_frames_dtype(make_clip):
+    """Cameras a million units out, a unit apart, as in geographic coordinates."""
+    clip = make_clip(5)
+    here = clip.cameras.to(torch.float64)
+    offset = torch.eye(4, dtype=torch.float64)
+    offset[:3, 3] = 1e6
+    there = dataclasses.replace(
+        clip, cameras=dataclasses.replace(here, world_to_camera=here.world_to_camera @ offset)
+    )
+    found = there.normalised(1.0).cameras.world_to_camera
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(
+        found, clip.normalised(1.0).cameras.world_to_camera, atol=1e-5, rtol=0
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
@@ -245,6 +246,15 @@ def test_closing_ends_the_workers(shards):
     assert not children() - before
     with pytest.raises(StopIteration):
         next(loader)
+
+
+def test_forgetting_a_loader_ends_its_workers(shards):
+    before = children()
+    loader = ClipLoader(shards, batch_size=4, seed=5, transform=transform, num_workers=2)
+    next(loader)
+    del loader
+    gc.collect()
+    assert not children() - before
 
 
 SCRIPT = """

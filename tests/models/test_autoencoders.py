@@ -121,7 +121,9 @@ def test_bad_weights_are_named(tmp_path, damage: str) -> None:
     elif damage == "other model":
         settings.write_text(settings.read_text().replace("linear_codec", "lalrm"))
     else:
-        settings.write_text(settings.read_text().replace('"latent_channels": 4', '"latent_channels": 5'))
+        settings.write_text(
+            settings.read_text().replace('"latent_channels": 4', '"latent_channels": 5')
+        )
     with pytest.raises(UserError, match=str(folder)):
         load_autoencoder(folder)
 

@@ -58,9 +58,7 @@ def test_gaussians_lie_on_the_rays_of_their_cells() -> None:
         pixels, _ = cameras.select(view).project(means[view].reshape(1, -1, 3))
         rows, columns = torch.meshgrid(torch.arange(16), torch.arange(24), indexing="ij")
         expected = torch.stack([2 * columns + 1, 2 * rows + 1], dim=-1).float()
-        torch.testing.assert_close(
-            pixels[0, 0].view(16, 24, 2), expected, atol=2e-4, rtol=1e-4
-        )
+        torch.testing.assert_close(pixels[0, 0].view(16, 24, 2), expected, atol=2e-4, rtol=1e-4)
         distance = (means[view] - cameras.positions[0, view]).norm(dim=-1)
         torch.testing.assert_close(distance, torch.full((16, 24), 2.0))
 

@@ -73,15 +73,11 @@ def test_a_torchvision_that_imports_is_left_alone(python, tmp_path):
     assert process.stdout.strip() == "native False", process.stderr
 
 
-@pytest.mark.parametrize(
-    "failure",
-    ["raise RuntimeError('CUDA versions differ')", "import torchvision_needs_this"],
-)
-def test_any_other_failure_is_not_hidden(python, tmp_path, failure):
-    imitate_torchvision(tmp_path, failure)
+def test_any_other_failure_is_not_hidden(python, tmp_path):
+    imitate_torchvision(tmp_path, "raise RuntimeError('CUDA versions differ')")
     process = python("import models.torchvision_compat")
     assert process.returncode == 1
-    assert "CUDA versions differ" in process.stderr or "torchvision_needs_this" in process.stderr
+    assert "CUDA versions differ" in process.stderr
 
 
 def test_nothing_happens_where_it_is_not_installed(python):

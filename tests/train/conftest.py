@@ -88,7 +88,7 @@ class ToyRun:
             for rank in range(count)
         ]
         for process in processes:
-            process.join(60)
+            process.join(180)
             if process.is_alive():
                 process.kill()
         return [process.exitcode for process in processes]

@@ -64,6 +64,7 @@ def test_the_newest_k_are_kept(tmp_path: Path) -> None:
     assert_holds_exactly(newest(tmp_path), 10)
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("repeats", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_kill_at_any_line_of_a_save_leaves_the_old_one_or_the_new_one(
     tmp_path: Path, repeats: bool
@@ -72,14 +73,14 @@ def test_a_kill_at_any_line_of_a_save_leaves_the_old_one_or_the_new_one(
 
     repeats: at each execution of each line, not only at its first.
     """
+    save(tmp_path / "before", 1)
+    save(tmp_path / "before", 2)
     outcomes = []
     line = 0
     finished = False
     while not finished:
         line += 1
-        folder = tmp_path / str(line)
-        save(folder, 1)
-        save(folder, 2)
+        folder = shutil.copytree(tmp_path / "before", tmp_path / str(line))
         child = os.fork()
         if child == 0:
             try:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import ToyRun
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(400)]
 
 NewToy = Callable[[str], ToyRun]
-STAGES = [0, 1, 2, 3]
+SLOW = pytest.mark.slow
 # Without noise and dropout, which differ between ranks, any number of ranks learns the same.
 EXACT = ("task.noise=0", "task.dropout=0")
 
@@ -35,7 +35,7 @@ def assert_close_runs(run: ToyRun, reference: ToyRun) -> None:
     torch.testing.assert_close(run.weights(), reference.weights(), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [pytest.param(s, marks=SLOW) for s in (0, 1, 2)] + [3])
 def test_one_process_learns_what_the_plain_engine_learns(
     toy: NewToy, plain: ToyRun, stage: int
 ) -> None:
@@ -51,7 +51,7 @@ def test_one_process_learns_what_the_plain_engine_learns(
     assert_close_runs(run, plain)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=SLOW), 1, pytest.param(2, marks=SLOW), 3])
 def test_two_processes_learn_what_one_learns_and_skip_together(
     toy: NewToy, plain: ToyRun, stage: int
 ) -> None:
@@ -86,6 +86,7 @@ def test_a_run_goes_on_with_another_number_of_ranks_and_another_stage(
     assert run.records()[-1]["losses"] == pytest.approx(plain.records()[-1]["losses"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 3])
 def test_a_stopped_run_of_two_processes_is_bitwise_the_uninterrupted_one(
     toy: NewToy, stage: int
@@ -102,6 +103,7 @@ def test_a_stopped_run_of_two_processes_is_bitwise_the_uninterrupted_one(
     assert left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
+@pytest.mark.slow
 def test_bf16_is_autocast_here_too(toy: NewToy) -> None:
     run, reference = toy("bf16"), toy("bf16_plain")
     assert run.start_ranks(2, *EXACT, "engine.precision=bf16", "engine.zero_stage=2") == [0, 0]
@@ -109,3 +111,13 @@ def test_bf16_is_autocast_here_too(toy: NewToy) -> None:
     assert all(value.dtype == torch.float32 for value in run.checkpoint(24).values())
     for record, expected in zip(run.records(), reference.records(), strict=True):
         assert record["losses"] == pytest.approx(expected["losses"], rel=0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["plain", "deepspeed"])
+def test_a_gpu_learns_what_the_cpu_learns(toy: NewToy, kind: str) -> None:
+    run, reference = toy("gpu"), toy("cpu")
+    settings = (*EXACT, f"engine.kind={kind}")
+    assert run.start_ranks(1, *settings, "engine.device=cuda") == [0], run.log.read_text()
+    assert reference.start_ranks(1, *settings, "engine.device=cpu") == [0]
+    torch.testing.assert_close(run.weights(), reference.weights(), rtol=1e-3, atol=1e-4)

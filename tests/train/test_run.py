@@ -24,7 +24,7 @@ def test_mistakes_in_a_recipe_are_one_message_and_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "bad.yaml"
-    recipe.write_text("name: x\nloop: {steps: 0, saev_every: 3}\n")
+    recipe.write_text("name: x\nloop: {steps: -1, saev_every: 3}\n")
     with pytest.raises(SystemExit) as ended:
         run_command(main, [str(recipe)])
     assert ended.value.code == 2

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -43,25 +44,41 @@ class ToyRecipe(RunConfig):
     task: ToyConfig
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """Models may return their own types."""
+
+    values: Tensor
+
+
+class ToyModel(nn.Module):
+    """With what is hard for an engine: a parameter of its own, a buffer, a frozen parameter, dropout."""
+
+    target_scale: Tensor
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(FEATURES, 16), nn.GELU(), nn.Dropout(dropout), nn.Linear(16, 1)
+        )
+        self.shift = nn.Parameter(torch.zeros(1))
+        self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+        self.register_buffer("target_scale", torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Prediction:
+        return Prediction(self.layers(x)[:, 0] * self.target_scale + self.shift * self.frozen[0])
+
+
 class ToyTask:
     """Learns y = sin(sum of x) from batches that are a function of (seed, position) alone."""
 
     def __init__(self, config: ToyConfig, seed: int) -> None:
         self.config, self.seed = config, seed
 
-    def build(self) -> nn.Module:
+    def build(self) -> ToyModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            module = nn.Sequential(
-                nn.Linear(FEATURES, 16),
-                nn.GELU(),
-                nn.Dropout(self.config.dropout),
-                nn.Linear(16, 1),
-            )
-        module.register_buffer("target_scale", torch.tensor(2.0))
-        frozen = nn.Parameter(torch.ones(3), requires_grad=False)
-        module.register_parameter("frozen", frozen)
-        return module
+            return ToyModel(self.config.dropout)
 
     def loader(self, *, rank: int, world_size: int, start: int) -> ToyBatches:
         return ToyBatches(self.config, self.seed, rank, world_size, start)
@@ -70,12 +87,13 @@ class ToyTask:
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
         noise = self.config.noise * torch.randn(batch["y"].shape, generator=generator)
-        fit = (model(batch["x"])[:, 0] * model.target_scale - batch["y"] - noise).square().mean()
+        fit = (model(batch["x"]).values - batch["y"] - noise.to(batch["y"])).square().mean()
         return {"loss": fit * batch["weight"].mean(), "fit": fit}
 
     def validate(self, model: nn.Module) -> Validation:
-        batch = toy_batch(self.seed, -1, 64)
-        error = (model(batch["x"])[:, 0] * model.target_scale - batch["y"]).square().mean()
+        device = model.target_scale.device
+        batch = {name: value.to(device) for name, value in toy_batch(self.seed, -1, 64).items()}
+        error = (model(batch["x"]).values - batch["y"]).square().mean()
         return Validation({"mse": float(error)}, {"flat": torch.full((3, 4, 5), 0.5)})
 
     def export(self, model: nn.Module, folder: Path) -> None:
@@ -88,6 +106,11 @@ class ToyBatches:
     ) -> None:
         self.config, self.seed, self.position = config, seed, start
         self.rank, self.world_size = rank, world_size
+
+        self.damaged: list[str] = []
+
+    def close(self) -> None:
+        self.damaged.append("closed")
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         while True:

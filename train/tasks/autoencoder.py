@@ -80,9 +80,7 @@ class AutoencoderTask:
     def build(self) -> LinearCodec | CogVideoXAutoencoder:
         """The linear codec fitted in closed form, or a new CogVideoX autoencoder."""
         if isinstance(self.config.model, LinearModel):
-            codec = LinearCodec(
-                LinearCodecConfig(**self.config.model.model_dump(exclude={"kind"}))
-            )
+            codec = LinearCodec(LinearCodecConfig(**self.config.model.model_dump(exclude={"kind"})))
             codec.fit(self._first_clips(self.indices[0], self.config.fit_clips))
             return codec
         with torch.random.fork_rng(devices=[]):
@@ -123,7 +121,9 @@ class AutoencoderTask:
         first, rest, images = [], [], {}
         for number, frames in enumerate(self.validation_frames):
             output = model(frames[None])[0][0].float().clamp(0, 1)
-            psnr = -10 * torch.log10((output - frames).square().mean(dim=(1, 2, 3)).clamp_min(1e-10))
+            psnr = -10 * torch.log10(
+                (output - frames).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+            )
             first.append(float(psnr[0]))
             rest.append(float(psnr[1:].mean()))
             if number < 4:

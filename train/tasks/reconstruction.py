@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from models.rendering.render import render
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,6 +30,7 @@ from models.gaussians import Gaussians
 from models.lalrm import LaLRM, LaLRMConfig
 from models.perceptual import PerceptualLoss
 from models.precision import full_precision
+from models.rendering.render import render
 from train import losses
 from train.task import Validation
 
@@ -146,7 +146,7 @@ class ReconstructionTask:
             if weights.depth:
                 truth = losses.half_resolution_distance(batch["input_depth"], inputs)
                 parts["depth"] = losses.log_distance_loss(
-                    losses.ray_distance(gaussians, inputs), truth
+                    losses.ray_distance(gaussians, inputs), truth.flatten(2)
                 )
             if weights.opacity:
                 parts["opacity"] = losses.opacity_regulariser(gaussians)
@@ -179,10 +179,10 @@ class ReconstructionTask:
             if inputs.depth is not None:
                 depth = inputs.depth[None].clamp(max=DEPTH_LIMIT)
                 truth = losses.half_resolution_distance(depth, cameras)
-                predicted = losses.ray_distance(gaussians, cameras).unflatten(-1, truth.shape[-2:])
-                scores["log_depth_error"].append(
-                    float(losses.log_distance_loss(predicted, truth))
+                error = losses.log_distance_loss(
+                    losses.ray_distance(gaussians, cameras), truth.flatten(2)
                 )
+                scores["log_depth_error"].append(float(error))
             if number < 4:
                 images[f"clip_{number}"] = _picture(views.frames, drawn, inputs.num_frames)
         means = {name: sum(values) / len(values) for name, values in scores.items() if values}
@@ -249,9 +249,7 @@ class ReconstructionSample:
 def batch_cameras(batch: dict[str, Tensor], prefix: str) -> Cameras:
     """The batched cameras that belong to `prefix`_frames."""
     height, width = batch[f"{prefix}_frames"].shape[-2:]
-    return Cameras(
-        batch[f"{prefix}_world_to_camera"], batch[f"{prefix}_intrinsics"], height, width
-    )
+    return Cameras(batch[f"{prefix}_world_to_camera"], batch[f"{prefix}_intrinsics"], height, width)
 
 
 def _picture(truth: Tensor, drawn: Tensor, num_input: int) -> Tensor:

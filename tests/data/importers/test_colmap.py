@@ -14,8 +14,9 @@ from scipy.spatial.transform import Rotation
 from configs.errors import UserError
 from data.cameras import Cameras
 from data.clips import Clip
-from data.importers.colmap import read_colmap, sparse_depth, write_colmap
+from data.importers.colmap import read_colmap, write_colmap
 from data.importers.images import write_image
+from data.importers.posed_images import sparse_depth
 
 HEIGHT, WIDTH = 48, 64
 
