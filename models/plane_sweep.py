@@ -9,6 +9,7 @@ Legend: b batch, t frames, s source frames, k distances, h w cells (half resolut
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from configs.loader import Config
 from data.cameras import Cameras
 from models.precision import full_precision
+from models.rendering.threads import run_pieces
 
 WORST_COST = 0.5
 """Cost of a distance at which no source frame sees the cell; colours are in [0, 1]."""
@@ -26,14 +28,16 @@ WORST_COST = 0.5
 class PlaneSweepConfig(Config):
     """Sizes and range of the sweep. Distances are along rays, in scene units."""
 
-    num_distances: int = Field(24, gt=1, description="evenly spaced in inverse distance")
+    num_distances: int = Field(32, gt=1, description="evenly spaced in inverse distance")
     near: float = Field(0.3, gt=0)
     far: float = Field(40.0, gt=0)
-    num_sources: int = Field(3, gt=0, description="frames compared with, evenly spaced")
-    window: int = Field(3, gt=0, description="cells per side over which costs are averaged (odd)")
-    softness: float = Field(0.03, gt=0, description="cost difference that counts as clear")
+    num_sources: int = Field(5, gt=0, description="frames compared with, evenly spaced")
+    window: int = Field(5, gt=0, description="cells per side over which costs are averaged (odd)")
+    softness: float = Field(0.01, gt=0, description="cost difference that counts as clear")
     width: int = Field(32, gt=0, description="channels of the correcting network")
-    layers: int = Field(2, gt=0, description="its hidden 3x3 convolutions")
+    dilations: tuple[int, ...] = Field(
+        (1, 2, 4), description="of its 3x3 convolutions, whose reach is what smooth surfaces lend"
+    )
 
 
 class PlaneSweep(nn.Module):
@@ -44,8 +48,9 @@ class PlaneSweep(nn.Module):
         self.config = config
         inputs = config.num_distances + 2 + 3 + num_channels
         layers: list[nn.Module] = [nn.Conv2d(inputs, config.width, 1), nn.GELU()]
-        for _ in range(config.layers):
-            layers += [nn.Conv2d(config.width, config.width, 3, padding=1), nn.GELU()]
+        for dilation in config.dilations:
+            conv = nn.Conv2d(config.width, config.width, 3, padding=dilation, dilation=dilation)
+            layers += [conv, nn.GELU()]
         last = nn.Conv2d(config.width, num_channels, 3, padding=1)
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
@@ -60,11 +65,13 @@ class PlaneSweep(nn.Module):
         """`raw` plus a correction. colors: in [0, 1], what the cells look like; no gradient goes into it."""
         with torch.no_grad(), full_precision(raw.device):
             costs = self.costs(colors.detach().float(), cameras)
-            likelihood = torch.softmax(-costs / self.config.softness, dim=2)
-            ladder = torch.linspace(-1, 1, self.config.num_distances, device=raw.device)
-            expected = (likelihood * ladder[:, None, None]).sum(dim=2, keepdim=True)
             least = costs.amin(dim=2, keepdim=True)
-        found = [4 * likelihood, expected, 4 * least, colors.detach().movedim(-1, 2)]
+            fit = torch.exp((least - costs) / self.config.softness)
+            ladder = torch.linspace(-1, 1, self.config.num_distances, device=raw.device)
+            sharp = fit.square()
+            expected = (sharp * ladder[:, None, None]).sum(dim=2, keepdim=True)
+            expected = expected / sharp.sum(dim=2, keepdim=True)
+        found = [fit, expected, 4 * least, colors.detach().movedim(-1, 2)]
         features = torch.cat([*found, raw.movedim(-1, 2)], dim=2).flatten(0, 1)
         return raw + self.network(features).unflatten(0, raw.shape[:2]).movedim(2, -1)
 
@@ -78,37 +85,13 @@ class PlaneSweep(nn.Module):
     ) -> Float[Tensor, "b t k h w"]:
         """Mean absolute colour difference to the source frames, were the cell's surface at each distance.
 
-        A frame is not compared with itself. Sources that do not see the point are left out.
+        A frame is not compared with itself. Sources that do not see the point are left out; where none
+        does the cost is `WORST_COST`. Costs are averaged over the window.
         """
-        num_frames, height, width = colors.shape[1:4]
-        images = colors.movedim(-1, 2)
-        own = images.flatten(3).transpose(1, 2)[:, :, :, None]
-        grid = cameras.resize(height, width)
-        origins, directions = grid.rays()
-        rays = directions.flatten(2, 3).mT  # [b t 3 hw]
-        inverse = (1 / self.distances()).to(rays)[:, None]
-        total = torch.zeros(1, device=rays.device)
-        count = torch.zeros(1, device=rays.device)
-        for source in evenly_spaced(num_frames, self.config.num_sources):
-            # A point o + r d projects to K R d + K (R o + T) / r, up to scale.
-            to_image = grid.intrinsics[:, source, None] @ grid.world_to_camera[:, source, None, :3]
-            turned = to_image[..., :3] @ rays
-            start = to_image[..., :3] @ origins[..., None] + to_image[..., 3:]
-            x, y, z = (turned[:, :, i, None] + start[:, :, i, None] * inverse for i in range(3))
-            z_inverse = 1 / z.clamp_min(1e-6)
-            u, v = x * z_inverse * (2 / width) - 1, y * z_inverse * (2 / height) - 1
-            seen = (z > 1e-6) & (u.abs() < 1) & (v.abs() < 1)
-            seen[:, source] = False
-            places = torch.stack([u, v], dim=-1).flatten(1, 2)
-            found = F.grid_sample(
-                images[:, source], places, padding_mode="border", align_corners=False
-            )
-            difference = found.unflatten(2, (num_frames, -1))  # [b 3 t k hw]
-            difference.sub_(own).abs_()
-            total = total + (difference[:, 0] + difference[:, 1] + difference[:, 2]) / 3 * seen
-            count = count + seen
-        costs = torch.where(count > 0, total / count.clamp_min(1), WORST_COST)
-        costs = costs.unflatten(-1, (height, width))
+        sources = evenly_spaced(colors.shape[1], self.config.num_sources)
+        sweep = _sweep_on_cpu if colors.device.type == "cpu" else _sweep
+        inverse = (1 / self.distances()).to(colors)
+        costs = sweep(colors, cameras.resize(*colors.shape[2:4]), inverse, sources)
         window = self.config.window
         averaged = F.avg_pool2d(
             costs.flatten(0, 1), window, 1, window // 2, count_include_pad=False
@@ -122,3 +105,72 @@ def evenly_spaced(count: int, wanted: int) -> list[int]:
         return [count // 2]
     wanted = min(wanted, count)
     return [round(i * (count - 1) / (wanted - 1)) for i in range(wanted)]
+
+
+def _projections(
+    grid: Cameras, sources: list[int]
+) -> tuple[Float[Tensor, "b t s 3 3"], Float[Tensor, "b t s 3"]]:
+    """What takes a unit ray r of frame t and its inverse distance i to pixels of s: turn @ r + start * i."""
+    to_image = (grid.intrinsics @ grid.world_to_camera[..., :3, :])[:, None, sources]
+    turns = to_image[..., :3].expand(-1, grid.num_views, -1, -1, -1)
+    origins = grid.positions[:, :, None, :, None]
+    return turns, (turns @ origins)[..., 0] + to_image[..., 3]
+
+
+def _sweep(
+    colors: Float[Tensor, "b t h w 3"],
+    grid: Cameras,
+    inverse: Float[Tensor, " k"],
+    sources: list[int],
+) -> Float[Tensor, "b t k h w"]:
+    """Match costs before averaging, on any device."""
+    num_frames, height, width = colors.shape[1:4]
+    images = colors.movedim(-1, 2)
+    own = images.flatten(3).transpose(1, 2)[:, :, :, None]
+    rays = grid.rays()[1].flatten(2, 3).mT
+    turns, starts = _projections(grid, sources)
+    total = count = torch.zeros(1, device=colors.device)
+    for number, source in enumerate(sources):
+        turned = turns[:, :, number] @ rays
+        start = starts[:, :, number, :, None, None] * inverse[:, None]
+        x, y, z = (turned[:, :, axis, None] + start[:, :, axis] for axis in range(3))
+        u, v = x / z * (2 / width) - 1, y / z * (2 / height) - 1
+        seen = (z > 1e-6) & (u.abs() < 1) & (v.abs() < 1)
+        seen[:, source] = False
+        places = torch.stack([u, v], dim=-1).flatten(1, 2).nan_to_num()
+        found = F.grid_sample(
+            images[:, source], places, padding_mode="border", align_corners=False
+        )
+        difference = (found.unflatten(2, (num_frames, -1)) - own).abs().mean(dim=1)
+        total, count = total + difference * seen, count + seen
+    costs = torch.where(count > 0, total / count.clamp_min(1), WORST_COST)
+    return costs.unflatten(-1, (height, width))
+
+
+def _sweep_on_cpu(
+    colors: Float[Tensor, "b t h w 3"],
+    grid: Cameras,
+    inverse: Float[Tensor, " k"],
+    sources: list[int],
+) -> Float[Tensor, "b t k h w"]:
+    """The same by a compiled kernel."""
+    from models.plane_sweep_cpu import sweep_costs
+
+    batch, num_frames, height, width = colors.shape[:4]
+    images = F.pad(colors, (0, 1)).numpy()
+    rays = grid.rays()[1].flatten(2, 3).contiguous().numpy()
+    turns, starts = (x.contiguous().numpy() for x in _projections(grid, sources))
+    costs = torch.empty(batch, num_frames, len(inverse), height * width)
+    run_pieces(
+        sweep_costs,
+        batch * num_frames,
+        images,
+        rays,
+        turns,
+        starts,
+        inverse.numpy(),
+        np.asarray(sources),
+        np.float32(WORST_COST),
+        costs.numpy(),
+    )
+    return costs.unflatten(-1, (height, width))

@@ -74,7 +74,7 @@ def read_nerfstudio(
 
     find_depth: triangulate features to give the clip a sparse depth (0 where unknown; None where there
         is no match at all), from which `Clip.normalised` takes the true scene scale instead of a guess.
-        About a second an image on one core.
+        About half a second an image on one core.
 
     Intrinsics (`fl_x fl_y cx cy w h`, `camera_angle_x`, `k1 k2 k3 p1 p2`) are taken from the frame, else
     from the whole file. Raises UserError for everything that is wrong with the file or its images.

@@ -90,7 +90,8 @@ def split_by_depth(keys, buckets, start, stop, bounds):
     while (farthest - nearest) >> shift >= limit:
         shift += 1
     num_buckets = ((farthest - nearest) >> shift) + 1
-    bounds[: num_buckets + 1] = 0
+    for b in range(num_buckets + 1):
+        bounds[b] = 0
     for i in range(start, stop):
         bounds[((keys[i] >> 32) - nearest >> shift) + 1] += 1
     bounds[0] = start
@@ -126,7 +127,8 @@ def sort_keys(keys, spare, start, stop):
     ends = np.empty(257, np.int64)
     shift = 0
     while (farthest - nearest) >> shift > 0:
-        ends[:] = 0
+        for digit in range(257):
+            ends[digit] = 0
         for i in range(start, stop):
             ends[((keys[i] >> 32) - nearest >> shift & 255) + 1] += 1
         for digit in range(256):
@@ -135,7 +137,8 @@ def sort_keys(keys, spare, start, stop):
             digit = (keys[i] >> 32) - nearest >> shift & 255
             spare[start + ends[digit]] = keys[i]
             ends[digit] += 1
-        keys[start:stop] = spare[start:stop]
+        for i in range(start, stop):
+            keys[i] = spare[i]
         shift += 8
 
 

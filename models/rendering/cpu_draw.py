@@ -145,7 +145,8 @@ def clear_tile(width, height, centers_x, centers_y, state, stop_state):
             store(state, block * STATE_SIZE + plane, splat(0.0))
         if any_lane(inside):
             alive |= np.uint64(1) << np.uint64(block)
-    stop_state[:] = NEVER
+    for i in range(NUM_BLOCKS * 16):
+        stop_state[i] = NEVER
     return alive
 
 

@@ -82,7 +82,8 @@ def draw_tiles_backward(
         view, in_view = tile // num_tiles, tile % num_tiles
         tile_column, tile_line = in_view % tiles_x, in_view // tiles_x
         tile_x, tile_y = tile_column * TILE, tile_line * TILE
-        state[:] = 0.0
+        for i in range(NUM_BLOCKS * STATE_SIZE):
+            state[i] = 0.0
         for line in range(min(TILE, height - tile_y)):
             for column in range(min(TILE, width - tile_x)):
                 block = line // 4 * 8 + column // 4

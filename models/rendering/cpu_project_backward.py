@@ -87,7 +87,8 @@ def project_backward(
     members = np.zeros(16, np.int64)
     for chunk in range(first_chunk, last_chunk):
         start, stop = chunk * chunk_size, min((chunk + 1) * chunk_size, padded)
-        gradient_rows[: (stop - start) * ROW] = 0.0
+        for i in range((stop - start) * ROW):
+            gradient_rows[i] = 0.0
         for view in range(num_views):
             here = chunk * num_views + view
             row = (view * padded + start) * ROW

@@ -32,7 +32,8 @@ DIGEST = source_digest()
 def kernel(function: Callable[..., Any]) -> Any:
     """A compiled function to be called from Python: lets other threads run meanwhile, kept on disk.
 
-    Arrays are not bounds-checked and division by zero gives infinity.
+    Arrays are not bounds-checked and division by zero gives infinity. Write loops instead of assigning to slices,
+    which costs seconds of compilation.
     """
     dispatcher = njit(nogil=True, cache=True, error_model="numpy")(function)
     dispatcher._cache._cache_file._source_stamp = DIGEST

@@ -16,10 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-# Children import toy_task by name, and the server that they are forked from does so through the variable.
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parents[1])])
+sys.path.insert(0, str(HERE))  # children import toy_task by name
 
 import toy_task  # noqa: E402
 
@@ -66,7 +64,10 @@ class ToyRun:
             target=toy_task.run_as_process,
             args=(self.arguments(*overrides), str(self.log), variables or {}),
         )
-        process.start()
+        with pytest.MonkeyPatch.context() as patch:
+            # The server starts with the first child, and finds what it preloads by this alone.
+            patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))
+            process.start()
         return process
 
     def start_ranks(self, count: int, *overrides: str) -> list[int | None]:
