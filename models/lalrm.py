@@ -192,9 +192,9 @@ class LaLRM(nn.Module):
                 f"{cameras.width // multiple * multiple} instead"
             )
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes `config.json` and `model.safetensors`."""
-        save_pretrained(self, self.config, Path(folder), KIND)
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Writes `config.json` and `model.safetensors`, the weights in `dtype`."""
+        save_pretrained(self, self.config, Path(folder), KIND, dtype)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> LaLRM:

@@ -22,13 +22,23 @@ WEIGHTS_FILE = "model.safetensors"
 ConfigType = TypeVar("ConfigType", bound=Config)
 
 
-def save_pretrained(model: nn.Module, config: Config, folder: Path, kind: str) -> None:
+def save_pretrained(
+    model: nn.Module,
+    config: Config,
+    folder: Path,
+    kind: str,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Writes the model's weights and configuration to `folder`, each file by rename, so never half.
 
-    `kind` names the class, so that a folder of one model is not taken for another's.
+    `kind` names the class, so that a folder of one model is not taken for another's. `dtype` is that of
+    the file; loading casts to the model's.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    state = {
+        name: value.detach().to("cpu", dtype).contiguous()
+        for name, value in model.state_dict().items()
+    }
     weights = folder / f"{WEIGHTS_FILE}.tmp"
     save_file(state, weights)
     described = {"kind": kind, **config.model_dump(mode="json")}

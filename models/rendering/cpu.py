@@ -9,6 +9,7 @@ Legend: n Gaussians, v views; "padded" is n rounded up to whole rows of lanes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from models.rendering.cpu_draw_backward import draw_tiles_backward
 from models.rendering.cpu_project import project
 from models.rendering.cpu_project_backward import project_backward
 from models.rendering.cpu_rows import CAMERA, ROW, TILE
-from models.rendering.settings import RenderSettings
+from models.rendering.settings import FRUSTUM_MARGIN, RenderSettings
 from models.rendering.spherical_harmonics import view_colors
 from models.rendering.threads import run_pieces
 
@@ -117,24 +118,24 @@ class Layout:
     color_view_stride: int
     cameras: NDArray[np.float32]
 
-    @property
+    @cached_property
     def padded(self) -> int:
         return -(-self.num_gaussians // ROW) * ROW
 
-    @property
+    @cached_property
     def chunk_size(self) -> int:
         """Gaussians per unit of work: a function of the scene alone, so that sums are always cut the same."""
         return max(MIN_CHUNK, -(-self.padded // (MAX_CHUNKS * ROW)) * ROW)
 
-    @property
+    @cached_property
     def num_chunks(self) -> int:
         return -(-self.padded // self.chunk_size)
 
-    @property
+    @cached_property
     def tiles_x(self) -> int:
         return -(-self.width // TILE)
 
-    @property
+    @cached_property
     def num_tiles(self) -> int:
         """Tiles of one view."""
         return self.tiles_x * -(-self.height // TILE)
@@ -360,16 +361,16 @@ def pack_cameras(
     width: int,
     height: int,
 ) -> NDArray[np.float32]:
-    """Camera rows as py's legend lists them, flat."""
-    transform, matrix = world_to_camera.detach().double(), intrinsics.detach().double()
-    focal = torch.stack([matrix[:, 0, 0], matrix[:, 1, 1]], dim=-1)
-    center = matrix[:, :2, 2]
-    size = torch.tensor([width, height], dtype=torch.float64)
-    margin = 0.15 * size / focal
-    limits = torch.stack([-center / focal - margin, (size - center) / focal + margin], dim=-1)
-    packed = torch.cat(
-        [transform[:, :3, :3].flatten(1), transform[:, :3, 3], focal, center, limits.flatten(1)],
-        dim=-1,
-    )
-    assert packed.shape[1] == CAMERA
-    return flat(packed.float())
+    """Camera rows as cpu_rows.py's legend lists them, flat."""
+    transform, matrix = (t.detach().double().numpy() for t in (world_to_camera, intrinsics))
+    packed = np.empty((len(transform), CAMERA), np.float32)
+    packed[:, :9] = transform[:, :3, :3].reshape(-1, 9)
+    packed[:, 9:12] = transform[:, :3, 3]
+    for axis, size in enumerate((width, height)):
+        focal, center = matrix[:, axis, axis], matrix[:, axis, 2]
+        margin = FRUSTUM_MARGIN * size / focal
+        packed[:, 12 + axis] = focal
+        packed[:, 14 + axis] = center
+        packed[:, 16 + 2 * axis] = -center / focal - margin
+        packed[:, 17 + 2 * axis] = (size - center) / focal + margin
+    return packed.reshape(-1)

@@ -7,9 +7,6 @@ import numpy as np
 from models.rendering.cpu_bins import MAX_BUCKETS, sort_keys, split_by_depth
 from models.rendering.cpu_blocks import falloff, pixel_centers, reachable_blocks
 from models.rendering.cpu_rows import (
-    MAX_ALPHA,
-    MIN_ALPHA,
-    MIN_TRANSMITTANCE,
     NUM_BLOCKS,
     ROW,
     SPLAT_A,
@@ -25,6 +22,7 @@ from models.rendering.cpu_rows import (
     TILE,
 )
 from models.rendering.kernels import inline, kernel
+from models.rendering.settings import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE
 from models.rendering.simd import (
     any_lane,
     bits_of,

@@ -11,8 +11,6 @@ import numpy as np
 from models.rendering.cpu_blocks import falloff, pixel_centers
 from models.rendering.cpu_draw import PREFETCH
 from models.rendering.cpu_rows import (
-    MAX_ALPHA,
-    MIN_ALPHA,
     NUM_BLOCKS,
     ROW,
     SPLAT_A,
@@ -29,6 +27,7 @@ from models.rendering.cpu_rows import (
     TILE,
 )
 from models.rendering.kernels import inline, kernel
+from models.rendering.settings import MAX_ALPHA, MIN_ALPHA
 from models.rendering.simd import (
     bits_below,
     fma,

@@ -11,7 +11,6 @@ import numpy as np
 from models.rendering.cpu_rows import (
     CAMERA,
     FACTOR_SCALE,
-    MIN_ALPHA,
     ROW,
     SPLAT_COLOR,
     SPLAT_CORNER,
@@ -23,6 +22,7 @@ from models.rendering.cpu_rows import (
     store_rows,
 )
 from models.rendering.kernels import inline, kernel
+from models.rendering.settings import MIN_ALPHA
 from models.rendering.simd import (
     any_lane,
     ceil,

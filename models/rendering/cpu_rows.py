@@ -36,13 +36,6 @@ TILE = 32
 """Side of a tile [px]: 8 x 8 blocks of 4 x 4 pixels, numbered by rows."""
 NUM_BLOCKS = 64
 
-MIN_ALPHA = 1 / 255
-"""Below this a splat does not touch a pixel."""
-MAX_ALPHA = 0.999
-"""gsplat 1.5.3's clamp; 1.6 has 0.99."""
-MIN_TRANSMITTANCE = 1e-4
-"""A splat that would take a pixel's transmittance to this or below is left out, and the pixel is finished."""
-
 # exp(-sigma) = 2^-(u^2 + v^2): lengths in (u, v) are FACTOR_SCALE = sqrt(log2(e) / 2) times those in sigmas.
 FACTOR_SCALE = 0.8493218002880191
 SQUARED_FACTOR_SCALE = 0.7213475204444817

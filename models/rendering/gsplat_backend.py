@@ -16,9 +16,14 @@ def why_unavailable(device: torch.device) -> str | None:
     if device.type != "cuda":
         return f"it needs CUDA tensors, found tensors on {device}; move them or use backend='cpu'"
     try:
-        from gsplat.cuda._backend import _C
+        import gsplat  # noqa: F401
     except ImportError as error:
         return f"gsplat does not import ({error}); install it with: pip install '.[gpu]'"
+    try:
+        # Builds the kernels on first use where no built ones came with the package.
+        from gsplat.cuda._backend import _C
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"gsplat's CUDA kernels do not load ({error}); reinstall gsplat beside this torch"
     if _C is None:
         return "gsplat has no CUDA kernels here; install the CUDA toolkit (nvcc) that matches torch"
     return None

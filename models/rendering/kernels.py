@@ -14,7 +14,7 @@ from typing import Any
 
 from numba import njit
 
-SOURCES = ("simd.py", "kernels.py", "cpu_*.py")
+SOURCES = ("simd.py", "kernels.py", "settings.py", "cpu_*.py")
 
 
 def source_digest() -> str:

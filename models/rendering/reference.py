@@ -14,14 +14,14 @@ from torch import Tensor
 
 from data.cameras import Cameras, pixel_centres
 from models.gaussians import Gaussians, quat_to_matrix
-from models.rendering.settings import RenderSettings
+from models.rendering.settings import (
+    FRUSTUM_MARGIN,
+    MAX_ALPHA,
+    MIN_ALPHA,
+    MIN_TRANSMITTANCE,
+    RenderSettings,
+)
 from models.rendering.spherical_harmonics import view_colors
-
-MIN_ALPHA = 1 / 255
-MAX_ALPHA = 0.999
-MIN_TRANSMITTANCE = 1e-4
-FRUSTUM_MARGIN = 0.15
-"""How far outside the image, in image sizes, x/z and y/z are clamped for the Jacobian."""
 
 
 def rasterise(

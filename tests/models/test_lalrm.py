@@ -131,6 +131,17 @@ def test_saved_model_gives_the_same_gaussians(tmp_path) -> None:
     assert torch.equal(model(latents, cameras).means, again(latents, cameras).means)
 
 
+def test_half_precision_files_load_into_the_same_model(tmp_path) -> None:
+    model = LaLRM(TINY).eval()
+    model.save_pretrained(tmp_path, torch.float16)
+    assert (tmp_path / "model.safetensors").stat().st_size < 2.5 * sum(
+        p.numel() for p in model.parameters()
+    )
+    again = LaLRM.from_pretrained(tmp_path)
+    assert again.fuse.weight.dtype == torch.float32
+    torch.testing.assert_close(again.fuse.weight, model.fuse.weight, atol=1e-4, rtol=1e-3)
+
+
 def test_latents_that_do_not_fit_are_named() -> None:
     model = LaLRM(TINY)
     with pytest.raises(UserError, match=r"need \(4, 3, 4, 6\)"):

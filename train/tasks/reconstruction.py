@@ -56,7 +56,7 @@ class LossConfig(Config):
 class ReconstructionConfig(Config):
     """Everything that the reconstruction task needs beside the loop's own settings."""
 
-    may_change: ClassVar = frozenset({"num_workers"})
+    may_change: ClassVar = frozenset({"num_workers", "export_dtype"})
 
     kind: Literal["reconstruction"] = "reconstruction"
     model: LaLRMConfig = LaLRMConfig()
@@ -79,6 +79,9 @@ class ReconstructionConfig(Config):
     )
     loss: LossConfig = LossConfig()
     background: float = Field(0.5, ge=0, le=1, description="grey behind the Gaussians")
+    export_dtype: Literal["float32", "float16"] = Field(
+        "float32", description="of the exported weights; float16 halves the file"
+    )
     color_skip_clips: int = Field(
         256, gt=0, description="clips for the closed-form start of the colour skip"
     )
@@ -190,7 +193,8 @@ class ReconstructionTask:
 
     def export(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, LaLRM)
-        model.save_pretrained(folder)
+        half = self.config.export_dtype == "float16"
+        model.save_pretrained(folder, torch.float16 if half else torch.float32)
 
     def _load_validation(self) -> list[tuple[Clip, Clip]]:
         """Input frames, and every view to be judged: the input frames, then the unseen ones."""

@@ -153,6 +153,7 @@ def test_the_report_is_honest_about_pieces() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not CAPTURES.is_dir(), reason=f"no real captures at {CAPTURES}")
 def test_a_real_capture_agrees_with_its_known_cameras() -> None:
     folder = CAPTURES / "brighton_beach"

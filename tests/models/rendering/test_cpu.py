@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from configs.errors import UserError
 from data.cameras import Cameras, stack_cameras
 from models.gaussians import Gaussians, stack_gaussians
 from models.rendering import cpu
@@ -249,6 +250,19 @@ def test_broken_gaussians_are_dropped(scene_factory) -> None:
         gradient = actual[f"gradient of {name}"]
         assert torch.equal(gradient[kept], expected[f"gradient of {name}"])
         assert (gradient[~kept] == 0).all(), name
+
+
+def test_huge_gaussians_cover_each_tile_once(scene_factory, monkeypatch) -> None:
+    """However large, a splat costs no more than the image has tiles; beyond the limit, one clear sentence."""
+    gaussians, cameras = scene_factory()
+    gaussians = replace(gaussians, scales=gaussians.scales * 1e4)
+    num_visible = int((cameras.project(gaussians.means)[1] > 0.01).sum())
+    num_tiles = 2 * 2
+    monkeypatch.setattr(cpu, "MAX_PAIRS", num_visible * num_tiles + 1)
+    assert render(gaussians, cameras, backend="cpu").frames.isfinite().all()
+    monkeypatch.setattr(cpu, "MAX_PAIRS", num_visible * num_tiles)
+    with pytest.raises(UserError, match=r"250 Gaussians cover \d+ tiles .* render fewer views"):
+        render(gaussians, cameras, backend="cpu")
 
 
 def test_broken_cameras_do_not_crash(scene_factory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -54,7 +55,12 @@ def test_calls_gsplat_as_its_signature_says(
     assert frames.dtype == depth.dtype == transmittance.dtype == torch.float64
 
 
-def test_says_what_is_missing() -> None:
+def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
     assert "CUDA tensors" in str(gsplat_backend.why_unavailable(torch.device("cpu")))
-    if not torch.cuda.is_available():
-        assert "nvcc" in str(gsplat_backend.why_unavailable(torch.device("cuda")))
+    monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", SimpleNamespace(_C=None))
+    assert "nvcc" in str(gsplat_backend.why_unavailable(cuda))
+    monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", SimpleNamespace())
+    assert "kernels do not load" in str(gsplat_backend.why_unavailable(cuda))
+    monkeypatch.setitem(sys.modules, "gsplat", None)
+    assert "pip install '.[gpu]'" in str(gsplat_backend.why_unavailable(cuda))

@@ -127,7 +127,7 @@ def test_gradients_are_finite_differences(scene_factory, antialiased: bool) -> N
     gaussians, cameras = scene_factory("plain", num_gaussians=12, num_views=1, sh_degree=1)
     cameras = cameras.resize(10, 12)
     generator = torch.Generator().manual_seed(3)
-    weights = [torch.rand(3, 10, 12, generator=generator).double() for _ in range(1)]
+    frame_weights = torch.rand(1, 3, 10, 12, generator=generator).double()
     depth_weights = torch.rand(1, 10, 12, generator=generator).double()
 
     def loss(*tensors: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def test_gradients_are_finite_differences(scene_factory, antialiased: bool) -> N
         views = Cameras(world_to_camera, cameras.intrinsics, cameras.height, cameras.width)
         picture = render(Gaussians(*parts), views, antialiased=antialiased, backend="reference")
         return (
-            (picture.frames[0] * weights[0]).sum()
+            (picture.frames * frame_weights).sum()
             + (picture.depth * depth_weights).sum()
             + picture.alpha.square().sum()
         )
