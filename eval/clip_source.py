@@ -14,7 +14,7 @@ from data.cameras import Cameras
 from data.clip_cutting import cut_capture
 from data.clips import Clip
 from data.importers.posed_images import Progress
-from data.plane_sweep import sweep_depth
+from data.scene_depth import sweep_depth
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
 INDEX_FILE = "index.json"
@@ -149,7 +149,7 @@ def _read_capture(
 
         return read_video_with_cameras(path, cameras, height, width)
     if path.suffix.lower() == ".json" or any((path / name).is_file() for name in FILE_NAMES):
-        return read_nerfstudio(path, height, width, progress=progress)
+        return read_nerfstudio(path, height, width, find_depth=True, progress=progress)
     if any(path.rglob("cameras.bin")) or any(path.rglob("cameras.txt")):
         from data.capture_reading import find_images
         from data.importers.colmap import read_colmap

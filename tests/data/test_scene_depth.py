@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data.cameras import Cameras, intrinsics_from_fov
-from data.plane_sweep import sweep_depth
+from data.scene_depth import sweep_depth
 
 HEIGHT, WIDTH = 24, 32
 
