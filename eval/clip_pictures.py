@@ -47,10 +47,11 @@ def pictured_views(groups: dict[str, list[int]], per_group: int = 2) -> dict[int
 
 
 def compare_grid(clip: Clip, result: ClipResult, per_group: int = 2) -> PictureGrid:
-    """Truth, LaLRM, its error and its depth (with the true depth, where known) of a few views."""
+    """Truth, LaLRM, its error and its depth (beside the true one, where known) of a few views."""
     views = pictured_views(result.score.groups, per_group)
     drawn, depth = result.frames[OURS], result.depth
-    span = depth_range(depth if clip.depth is None else clip.depth)
+    true_depth = clip.depth if has_dense_depth(clip) else None
+    span = depth_range(depth if true_depth is None else true_depth)
     rows = [
         [clip.frames[view] for view in views],
         [drawn[view] for view in views],
@@ -58,12 +59,17 @@ def compare_grid(clip: Clip, result: ClipResult, per_group: int = 2) -> PictureG
         [color_depth(depth[view], *span) for view in views],
     ]
     labels = ["truth", METHOD_NAMES[OURS], "error", "depth"]
-    if clip.depth is not None:
-        rows.append([color_depth(clip.depth[view], *span) for view in views])
+    if true_depth is not None:
+        rows.append([color_depth(true_depth[view], *span) for view in views])
         labels.append("true depth")
     psnr = result.score.psnr[OURS]
     columns = [f"{GROUP_NAMES[group]}: {psnr[view]:.1f} dB" for view, group in views.items()]
     return PictureGrid(rows, labels, columns)
+
+
+def has_dense_depth(clip: Clip) -> bool:
+    """Whether depth is known nearly everywhere, not only at the sparse points of a capture."""
+    return clip.depth is not None and float((clip.depth > 0).float().mean()) > 0.5
 
 
 def method_grid(clip: Clip, result: ClipResult, per_group: int = 2) -> PictureGrid:

@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from models.gaussian_files import save_ply
-
 from configs.errors import UserError
 from data.clips import Clip
 from data.durable_files import disk_errors_explained, write_durably
 from data.importers.video import write_video
 from eval.clip_pictures import GROUP_NAMES, METHOD_NAMES, compare_grid, method_grid
+from eval.display_filter import with_pixel_blur
 from eval.flythrough import FPS, flythrough_cameras, flythrough_frames
 from eval.html_report import Report
 from eval.pictures import png_bytes
 from eval.score_report import add_scores
 from eval.scoring import OURS, BaselineConfig, ClipResult, summarise
 from eval.viewer_html import write_viewer
+from models.gaussian_files import save_ply
 from train.run_folder import describe_environment
 
 FILES = {
@@ -55,9 +55,10 @@ def write_scene(
     }
     save_ply(gaussians, folder / "scene.ply")
     cameras = flythrough_cameras(path.cameras)
-    write_video(flythrough_frames(gaussians, cameras), folder / "video.mp4", FPS)
+    shown = with_pixel_blur(gaussians, path.cameras)
+    write_video(flythrough_frames(shown, cameras), folder / "video.mp4", FPS)
     write_durably(folder / "grid.png", png_bytes(compare_grid(clip, result).draw()))
-    num_shown = write_viewer(folder / "viewer.html", gaussians, path.cameras)
+    num_shown = write_viewer(folder / "viewer.html", shown, path.cameras)
     write_durably(folder / "metrics.json", json.dumps(summary, indent=1).encode())
     report = scene_report(folder, clip, result, config, title, summary)
     report.details(

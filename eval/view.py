@@ -31,9 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="stop after so long (default: until Ctrl+C)")
     args = parser.parse_args(argv)
 
-    from models.gaussian_files import load_ply
-
     from eval.viewer_html import add_scene, start_server
+    from models.gaussian_files import load_ply
 
     gaussians = load_ply(args.scene)
     server = start_server(args.port, args.host)

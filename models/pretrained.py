@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from configs.errors import UserError
@@ -40,7 +40,7 @@ def save_pretrained(
         for name, value in model.state_dict().items()
     }
     weights = folder / f"{WEIGHTS_FILE}.tmp"
-    save_file(state, weights)
+    weights.write_bytes(save(state))
     described = {"kind": kind, **config.model_dump(mode="json")}
     settings = folder / f"{CONFIG_FILE}.tmp"
     settings.write_text(json.dumps(described, indent=2) + "\n")

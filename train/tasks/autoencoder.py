@@ -89,7 +89,7 @@ class AutoencoderTask:
 
     def loader(self, *, rank: int, world_size: int, start: int) -> ClipLoader:
         return ClipLoader(
-            [(index, len(index)) for index in self.indices],
+            [(index, float(len(index))) for index in self.indices],
             batch_size=self.config.batch_size,
             seed=self.seed,
             transform=PathWindow(self.config.num_frames),
