@@ -108,6 +108,7 @@ ensure_environment() {
 start() {
     export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
     export PYTHONSAFEPATH=1 # our data package, not a folder named data where the user stands
+    export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}" # waiting threads that spin slow busy cores down tenfold
     if ((DRY_RUN)); then
         local name
         for name in $SHOWN; do printf '%s=%q ' "$name" "${!name}"; done
@@ -122,13 +123,12 @@ num_gpus() {
     { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU' || true
 }
 
-# Shares the cores among $1 processes on this node, and lets waiting threads sleep.
+# Shares the cores among $1 processes on this node.
 share_cores() {
     local cores
     cores="$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)"
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-$((cores > $1 ? cores / $1 : 1))}}"
     export NUMBA_NUM_THREADS="${NUMBA_NUM_THREADS:-$OMP_NUM_THREADS}"
-    export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
     SHOWN="OMP_NUM_THREADS NUMBA_NUM_THREADS OMP_WAIT_POLICY"
 }
 

@@ -32,6 +32,7 @@ Sources = ShardIndex | Sequence[tuple[ShardIndex, float]]
 SHARED_MEMORY = Path("/dev/shm")
 PREFETCHED_BATCHES = 2
 WORKER_TIMEOUT_S = 900
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 logger = logging.getLogger(__name__)
 
@@ -135,18 +136,22 @@ class ClipLoader:
             self._check_shared_memory()
             # Workers must go before the interpreter does, or it may wait for them for ever.
             atexit.register(self._at_exit)
-        return iter(
-            DataLoader(
-                self._dataset,
-                batch_sampler=self._positions,
-                collate_fn=_stack,
-                num_workers=self._num_workers,
-                multiprocessing_context="fork" if self._num_workers else None,
-                prefetch_factor=PREFETCHED_BATCHES if self._num_workers else None,
-                worker_init_fn=_start_worker,
-                timeout=WORKER_TIMEOUT_S if self._num_workers else 0,
-            )
+        batches = DataLoader(
+            self._dataset,
+            batch_sampler=self._positions,
+            collate_fn=_stack,
+            num_workers=self._num_workers,
+            multiprocessing_context="fork" if self._num_workers else None,
+            prefetch_factor=PREFETCHED_BATCHES if self._num_workers else None,
+            worker_init_fn=_start_worker,
+            timeout=WORKER_TIMEOUT_S if self._num_workers else 0,
         )
+        # A worker inherits the mask, so that no signal reaches it before it has learnt to leave them alone.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            return iter(batches)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _check_shared_memory(self) -> None:
         """Batches travel through /dev/shm, where a worker that finds no room dies of a bus error."""
@@ -265,3 +270,4 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

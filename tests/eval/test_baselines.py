@@ -105,6 +105,8 @@ def test_true_depth_is_exact_where_nothing_hides():
 
 def test_autoencoder_round_trip_is_decode_of_encode():
     class Halver(torch.nn.Module):
+        latent_channels = 3
+
         def encode(self, frames):
             return frames / 2
 
