@@ -11,7 +11,8 @@ import torch
 from configs.errors import UserError
 from data.cameras import Cameras, stack_cameras
 from data.clips import Clip
-from models.autoencoder import VideoAutoencoder, load_autoencoder
+from models.autoencoder import VideoAutoencoder
+from models.autoencoder_files import load_autoencoder
 from models.gaussians import Gaussians
 from models.lalrm import LaLRM
 from models.rendering.render import Rendering, render

@@ -6,7 +6,6 @@ alone, so that one image is a clip of one frame. Frame counts are 8k+1 (or 1): o
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -57,20 +56,3 @@ def latent_shape(
         height // SPATIAL_FACTOR,
         width // SPATIAL_FACTOR,
     )
-
-
-def load_autoencoder(folder: str | Path) -> VideoAutoencoder:
-    """The autoencoder in a weights folder: ours (linear or CogVideoX), or diffusers' own format.
-
-    Raises UserError where the folder is missing or holds another model.
-    """
-    folder = Path(folder)
-    if (folder / "config.json").is_file() and '"_class_name"' in (
-        folder / "config.json"
-    ).read_text():
-        from models.cogvideox_autoencoder import CogVideoXAutoencoder
-
-        return CogVideoXAutoencoder.from_pretrained(folder)
-    from models.linear_codec import LinearCodec
-
-    return LinearCodec.from_pretrained(folder)

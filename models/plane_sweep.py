@@ -138,9 +138,7 @@ def _sweep(
         seen = (z > 1e-6) & (u.abs() < 1) & (v.abs() < 1)
         seen[:, source] = False
         places = torch.stack([u, v], dim=-1).flatten(1, 2).nan_to_num()
-        found = F.grid_sample(
-            images[:, source], places, padding_mode="border", align_corners=False
-        )
+        found = F.grid_sample(images[:, source], places, padding_mode="border", align_corners=False)
         difference = (found.unflatten(2, (num_frames, -1)) - own).abs().mean(dim=1)
         total, count = total + difference * seen, count + seen
     costs = torch.where(count > 0, total / count.clamp_min(1), WORST_COST)

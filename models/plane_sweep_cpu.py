@@ -9,6 +9,17 @@ from numba import njit
 FARTHEST = np.float32(1e-6)
 
 
+@njit(error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+def blend(upper, lower, left, channel, weights):
+    """Bilinear value between two pixels of an upper row and the two below them."""
+    return (
+        weights[0] * upper[left, channel]
+        + weights[1] * upper[left + 1, channel]
+        + weights[2] * lower[left, channel]
+        + weights[3] * lower[left + 1, channel]
+    )
+
+
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 def sweep_costs(first, last, images, rays, turns, starts, inverse, sources, worst, costs):
     """Fills `costs[b, t, k, n]` for the frames first..last-1 of all batch * t frames.
@@ -52,30 +63,10 @@ def sweep_costs(first, last, images, rays, turns, starts, inverse, sources, wors
                     left, top = min(int(u), width - 2), min(int(v), height - 2)
                     a, c = u - np.float32(left), v - np.float32(top)
                     upper, lower = images[batch, source, top], images[batch, source, top + 1]
-                    w00, w01 = (one - a) * (one - c), a * (one - c)
-                    w10, w11 = (one - a) * c, a * c
-                    difference = np.float32(0)
-                    difference += abs(
-                        w00 * upper[left, 0]
-                        + w01 * upper[left + 1, 0]
-                        + w10 * lower[left, 0]
-                        + w11 * lower[left + 1, 0]
-                        - red
-                    )
-                    difference += abs(
-                        w00 * upper[left, 1]
-                        + w01 * upper[left + 1, 1]
-                        + w10 * lower[left, 1]
-                        + w11 * lower[left + 1, 1]
-                        - green
-                    )
-                    difference += abs(
-                        w00 * upper[left, 2]
-                        + w01 * upper[left + 1, 2]
-                        + w10 * lower[left, 2]
-                        + w11 * lower[left + 1, 2]
-                        - blue
-                    )
+                    weights = ((one - a) * (one - c), a * (one - c), (one - a) * c, a * c)
+                    difference = abs(blend(upper, lower, left, 0, weights) - red)
+                    difference += abs(blend(upper, lower, left, 1, weights) - green)
+                    difference += abs(blend(upper, lower, left, 2, weights) - blue)
                     total[k] += difference
                     count[k] += one
             for k in range(num_distances):

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from configs.errors import UserError
-from models.autoencoder import latent_shape, load_autoencoder
+from models.autoencoder import latent_shape
+from models.autoencoder_files import load_autoencoder
 from models.cogvideox_autoencoder import CogVideoXAutoencoder, CogVideoXAutoencoderConfig
 from models.linear_codec import LinearCodec, LinearCodecConfig
 from models.ridge import fit_convolution

@@ -25,7 +25,8 @@ from data.shard_index import ShardIndex
 from data.shard_samples import ShardClip
 from data.shards import open_clip
 from data.views import ViewSampler, ViewSamplerConfig, load_selection
-from models.autoencoder import VideoAutoencoder, load_autoencoder
+from models.autoencoder import VideoAutoencoder
+from models.autoencoder_files import load_autoencoder
 from models.gaussians import Gaussians
 from models.lalrm import LaLRM, LaLRMConfig
 from models.perceptual import PerceptualLoss
