@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from configs.errors import UserError
 from configs.loader import load_config
 from data.loader import ClipLoader
 from data.procedural.config import SceneConfig
@@ -24,7 +25,7 @@ from models.gaussians import Gaussians
 from train.engine import Engine, StepRule, create_engine, set_threads
 from train.randomness import seed_step
 from train.ranks import joined_ranks
-from train.tasks.reconstruction import ReconstructionTask
+from train.tasks.reconstruction import ReconstructionConfig, ReconstructionTask
 from train.tasks.registry import Recipe
 
 NUM_CLIPS = 24
@@ -73,6 +74,7 @@ def benchmark_train(recipe: Path, threads: int, steps: int = 6) -> dict[str, Any
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, torch_threads(threads):
         config = _recipe(recipe, Path(folder), threads)
         task = config.task.create(config.seed)
+        assert isinstance(task, ReconstructionTask)
         with joined_ranks(config.engine.device) as ranks:
             rule = StepRule(1, config.loop.clip_norm)
             engine = create_engine(task.build(), config.optimizer, config.engine, rule, ranks)
@@ -165,6 +167,8 @@ def _recipe(recipe: Path, folder: Path, threads: int, workers: int | None = None
     if workers is not None:
         overrides.append(f"task.num_workers={workers}")
     config = load_config(recipe, overrides, Recipe)
+    if not isinstance(config.task, ReconstructionConfig):
+        raise UserError(f"{recipe} trains a {config.task.kind}; not a reconstruction recipe")
     if not shards.exists():
         scene = SceneConfig(num_frames=config.task.views.num_input)
         writer = ShardWriter(
