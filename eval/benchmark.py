@@ -63,23 +63,25 @@ def print_result(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     columns = list(dict.fromkeys(key for row in result["rows"] for key in row))
-    table = Table(*(column.replace("_", " ") for column in columns), title=result["benchmark"])
-    for row in result["rows"]:
-        table.add_row(
-            *(
-                ""
-                if row.get(key) is None
-                else f"{row[key]:,}"
-                if isinstance(row[key], int | float)
-                else str(row[key])
-                for key in columns
-            )
+    table = Table(title=result["benchmark"])
+    for column in columns:
+        is_name = isinstance(result["rows"][0].get(column), str)
+        table.add_column(
+            column.replace("_", " "), justify="left" if is_name else "right", no_wrap=is_name
         )
+    for row in result["rows"]:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
     console = Console()
     console.print(table)
     for name, value in result.items():
         if name not in ("rows", "benchmark"):
             console.print(f"  {name.replace('_', ' ')}: {value}")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else f"{value:,}"
 
 
 def _run(name: str, args: argparse.Namespace) -> dict[str, Any]:

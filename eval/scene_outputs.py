@@ -19,7 +19,7 @@ from eval.flythrough import FPS, flythrough_cameras, flythrough_frames
 from eval.html_report import Report
 from eval.pictures import png_bytes
 from eval.score_report import add_scores
-from eval.scoring import OURS, BaselineConfig, ClipResult, summarise
+from eval.scoring import OURS, BaselineConfig, ClipResult, fit_time_ratio, summarise
 from eval.viewer_html import write_viewer
 from models.gaussian_files import save_ply
 from train.run_folder import describe_environment
@@ -50,6 +50,7 @@ def write_scene(
         "source": clip.source,
         "num_gaussians": gaussians.num_gaussians,
         "seconds": result.score.seconds,
+        "fit_time_ratio": fit_time_ratio(result.score.seconds),
         "settings": settings,
         "environment": describe_environment(),
     }

@@ -23,7 +23,7 @@ from eval.clip_pictures import compare_grid
 from eval.pictures import png_bytes
 from eval.reconstruction import TINY_AUTOENCODER, TINY_LALRM, Models, load_models
 from eval.scored_clips import ScoredClips, open_scored_clips
-from eval.scoring import BaselineConfig, score_clip, summarise
+from eval.scoring import BaselineConfig, fit_time_ratio, score_clip, summarise
 from train.randomness import derive_seed
 from train.run_folder import describe_environment
 
@@ -87,12 +87,12 @@ class ScoreRun:
         lines = self.lines()
         timings = {line["clip"]: line["seconds"] for line in _read_lines(self.seconds_path)}
         failed = {line["source"]: line["error"] for line in lines if "error" in line}
+        seconds = _mean_seconds([timings[n] for n in range(len(lines)) if n in timings])
         summary = {
             **summarise(lines),
             "failed": failed,
-            "seconds_per_clip": _mean_seconds(
-                [timings[n] for n in range(len(lines)) if n in timings]
-            ),
+            "seconds_per_clip": seconds,
+            "fit_time_ratio": fit_time_ratio(seconds),
             "identity": self.identity,
             "config": self.config.model_dump(mode="json"),
             "environment": describe_environment(),

@@ -187,6 +187,12 @@ def summarise(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def fit_time_ratio(seconds: dict[str, float]) -> float | None:
+    """How many times the seconds of encoding and reconstruction the per-scene fit took; None without it."""
+    ours = seconds.get("encode", 0.0) + seconds.get("reconstruct", 0.0)
+    return round(seconds["fit"] / ours, 1) if "fit" in seconds and ours > 0 else None
+
+
 def new_view_psnr(line: dict[str, Any], method: str = OURS) -> float | None:
     """A clip's mean over its near new views, or over the given ones where it has no others."""
     views = line["groups"]["unseen"] or line["groups"]["seen"]

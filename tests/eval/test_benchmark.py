@@ -50,7 +50,13 @@ def test_rasteriser_rows_have_ratios_to_the_reference_and_the_peak(capsys):
 def test_render_backward_is_told_from_the_rest_of_the_backward_pass():
     parts = benchmark_train.StepParts()
     leaf = torch.ones(3, requires_grad=True)
-    gaussians = Gaussians(*(2 * leaf.expand(1, n)[:, :n] for n in (3, 3, 3, 3, 3)))
+    gaussians = Gaussians(
+        means=2 * leaf[None],
+        quats=torch.cat([leaf, leaf[:1]])[None],
+        scales=2 * leaf[None],
+        opacities=leaf[:1] / 2,
+        colors=2 * leaf[None],
+    )
     frames = sum(t.sum() for t in gaussians.tensors().values()) * torch.ones(1)
     parts.watch_backward(gaussians, frames)
     frames.sum().backward()

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import torch
 
 from eval.html_report import Report
+from eval.pictures import png_bytes
 
 IMAGE = torch.rand(3, 8, 12, generator=torch.Generator().manual_seed(0))
 
@@ -24,6 +25,8 @@ def full_report(tmp_path) -> Report:
     report.compare(IMAGE, IMAGE, ("truth", "render"), "one view")
     report.video(tmp_path / "clip.mp4", "along the path")
     report.viewer(tmp_path / "viewer.html", "the scene")
+    (tmp_path / "grid.png").write_bytes(png_bytes(IMAGE))
+    report.image(tmp_path / "grid.png", "a grid")
     report.links({"scene.ply": "the Gaussians"})
     report.details("settings", "a: <1>")
     report.note("small print")
