@@ -32,6 +32,13 @@ class LinearCodecConfig(Config):
         4, ge=0, le=8, description="pixels that an encoder window adds on each side"
     )
     context: int = Field(3, gt=0, description="latents per side that the decoder sees (odd)")
+    spread: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="how far latents keep the principal components' differences in size: 0 gives every"
+        " channel unit variance; with more, a diffusion model's noise hides fine detail before coarse",
+    )
 
 
 class LinearCodec(nn.Module):
@@ -50,7 +57,7 @@ class LinearCodec(nn.Module):
         return self.config.latent_channels
 
     def encode(self, frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b c t_ h_ w_"]:
-        """Latents of unit variance; raises UserError for sizes that do not fit."""
+        """Latents of unit variance overall; raises UserError for sizes that do not fit."""
         height, width = frames.shape[-2:]
         num_latents = latent_shape(frames.shape[1], height, width, self.latent_channels)[1]
         parts = [self.first.encode(frames[:, :1])]
@@ -85,7 +92,7 @@ class LinearCodec(nn.Module):
 
     @torch.no_grad()
     def standardise(self, frames: Float[Tensor, "b t 3 h w"]) -> None:
-        """Rescales each latent channel to mean 0 and variance 1 over `frames`; decoding is unchanged."""
+        """Gives each latent channel mean 0, and all together variance 1, over `frames`; decoding is unchanged."""
         self.first.standardise(frames[:, :1])
         self.rest.standardise(frames[:, 1:])
 
@@ -106,7 +113,7 @@ class BlockCodec(nn.Module):
 
     def __init__(self, group: int, config: LinearCodecConfig) -> None:
         super().__init__()
-        self.group, self.overlap = group, config.overlap
+        self.group, self.overlap, self.spread = group, config.overlap, config.spread
         channels = config.latent_channels
         self.analysis = nn.Conv2d(
             3 * group, channels, SPATIAL_FACTOR + 2 * config.overlap, stride=SPATIAL_FACTOR
@@ -141,8 +148,9 @@ class BlockCodec(nn.Module):
         mean = samples.mean(0)
         variances, components = torch.linalg.eigh(torch.cov((samples - mean).T))
         channels = self.analysis.out_channels
-        basis = components[:, -channels:].flip(1)
-        basis = basis / variances[-channels:].flip(0).clamp_min(1e-12).sqrt()
+        sizes = variances[-channels:].flip(0).clamp_min(1e-12).sqrt()
+        kept = sizes**self.spread
+        basis = components[:, -channels:].flip(1) * (kept / kept.square().mean().sqrt() / sizes)
 
         kernel = basis.T.reshape(channels, 3 * self.group, SPATIAL_FACTOR, SPATIAL_FACTOR)
         self.analysis.weight.zero_()
@@ -155,9 +163,9 @@ class BlockCodec(nn.Module):
     def standardise(self, frames: Float[Tensor, "b t 3 h w"]) -> None:
         latents = self.encode(frames)
         mean = latents.mean(dim=(0, 2, 3, 4))
-        std = latents.std(dim=(0, 2, 3, 4)).clamp_min(1e-6)
-        self.analysis.weight /= std[:, None, None, None]
+        std = (latents - mean[:, None, None, None]).square().mean().sqrt().clamp_min(1e-6)
+        self.analysis.weight /= std
         bias_of(self.analysis).copy_((bias_of(self.analysis) - mean) / std)
         weight = self.synthesis.weight
         bias_of(self.synthesis).add_(torch.einsum("ochw,c->o", weight, mean))
-        weight *= std[None, :, None, None]
+        weight *= std

@@ -88,7 +88,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     place = torch.device("cpu")
     if on_gpu:
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        place = torch.device("cuda", _own_gpu(local_rank, torch.cuda.device_count()))
         torch.cuda.set_device(place)
     try:
         if world_size > 1:
@@ -99,3 +100,15 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _own_gpu(local_rank: int, num_visible: int) -> int:
+    """Index of a process's GPU: its local rank, or the only one where a scheduler shows each its own."""
+    if num_visible == 1:
+        return 0
+    if local_rank >= num_visible:
+        raise UserError(
+            f"process {local_rank} of this node has no GPU: {num_visible} are visible; start at most"
+            " as many processes a node as it has GPUs"
+        )
+    return local_rank
