@@ -175,7 +175,8 @@ train() {
     elif [[ -n "${SLURM_JOB_ID:-}" && "${SLURM_STEP_NUM_TASKS:-1}" -gt 1 ]]; then
         export RANK="$SLURM_PROCID" LOCAL_RANK="$SLURM_LOCALID" WORLD_SIZE="$SLURM_STEP_NUM_TASKS"
         if [[ -z "${MASTER_ADDR:-}" ]]; then
-            MASTER_ADDR="$(scontrol show hostnames "${SLURM_STEP_NODELIST:-$SLURM_JOB_NODELIST}" | head -n 1)"
+            MASTER_ADDR="$(scontrol show hostnames "${SLURM_STEP_NODELIST:-$SLURM_JOB_NODELIST}")"
+            MASTER_ADDR="${MASTER_ADDR%%$'\n'*}" # not by head, whose early end would be scontrol's failure
         fi
         export MASTER_ADDR MASTER_PORT="${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}"
         share_cores "${SLURM_NTASKS_PER_NODE:-1}"
@@ -199,6 +200,16 @@ train() {
     fi
 }
 
+# Sources that need a model are further to the right than `data`, which can't import them.
+prepare() {
+    local module=data.prepare
+    case "${1:-}" in
+        latents | text) module="models.prepare_$1" && shift ;;
+        generated) module=eval.prepare_generated && shift ;;
+    esac
+    start "$VENV_PYTHON" -m "$module" "$@"
+}
+
 main() {
     local arguments=() argument command line module
     for argument in "$@"; do
@@ -217,6 +228,7 @@ main() {
         python) start "$VENV_PYTHON" "$@" ;;
         test) cd "$ROOT" && start "$VENV_PYTHON" -m pytest "$@" ;;
         train) train "$@" ;;
+        prepare) prepare "$@" ;;
         *) start "$VENV_PYTHON" -m "$module" "$@" ;;
     esac
 }

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from configs.errors import UserError
-from configs.validation import describe, validate_tree
+from configs.validation import describe, nearest_word, validate_tree
 from configs.yaml_tree import KeyPath, dotted, parse_yaml, write_yaml
 
 T = TypeVar("T", bound=BaseModel)
@@ -44,12 +44,15 @@ def load_config(path: str | Path | None, overrides: Sequence[str], schema: type[
     Raises UserError with one line per mistake: file and line or the override, the full key, what
     was found, what was expected, and the nearest valid key.
     """
-    reading = _Reading(schema)
-    if path is not None:
-        reading.read_file(Path(path))
-    for override in overrides:
-        reading.apply_override(override)
-    return reading.result()
+    return _read(path, overrides).result(schema)
+
+
+def load_config_by_kind(
+    path: str | Path | None, overrides: Sequence[str], schemas: Mapping[str, type[T]]
+) -> T:
+    """As `load_config`, with the one of several schemas that the top-level key `kind` names."""
+    reading = _read(path, overrides)
+    return reading.result(reading.choose(schemas))
 
 
 def dump_config(config: BaseModel, path: str | Path) -> None:
@@ -77,11 +80,19 @@ def dump_config(config: BaseModel, path: str | Path) -> None:
         raise UserError(f"{path}: cannot write the configuration: {error.strerror}") from error
 
 
+def _read(path: str | Path | None, overrides: Sequence[str]) -> _Reading:
+    reading = _Reading()
+    if path is not None:
+        reading.read_file(Path(path))
+    for override in overrides:
+        reading.apply_override(override)
+    return reading
+
+
 class _Reading:
     """One load in progress: the tree so far, where each part came from, and the mistakes met."""
 
-    def __init__(self, schema: type[Any]) -> None:
-        self.schema = schema
+    def __init__(self) -> None:
         self.tree: dict[str, Any] = {}
         self.sources: dict[KeyPath, str] = {(): ""}
         self.file = ""
@@ -160,9 +171,24 @@ class _Reading:
         self.sources[target] = source
         return None
 
-    def result(self) -> Any:
+    def choose(self, schemas: Mapping[str, type[T]]) -> type[T]:
+        """The schema of the tree's kind; any of them, and a mistake more, where it names none."""
+        kind = self.tree.get("kind")
+        if self.complete and (not isinstance(kind, str) or kind not in schemas):
+            expected = " or ".join(repr(name) for name in schemas)
+            sentence = f"missing, expected {expected}"
+            if "kind" in self.tree:
+                near = nearest_word(str(kind), list(schemas))
+                sentence = f"found {describe(kind)}, expected {expected}{near}"
+            parts = (self.source_of(("kind",)), "kind", sentence)
+            self.mistakes.append(": ".join(part for part in parts if part))
+            self.complete = False
+        return schemas.get(str(kind), next(iter(schemas.values())))
+
+    def result(self, schema: type[T]) -> T:
+        """The validated tree; raises UserError with all mistakes."""
         if self.complete:
-            validated = validate_tree(self.tree, self.schema)
+            validated = validate_tree(self.tree, schema)
             if isinstance(validated, BaseModel) and not self.mistakes:
                 return validated
             if isinstance(validated, list):

@@ -110,6 +110,14 @@ class Cameras:
         world_to_camera[..., :3, 3] /= scale
         return replace(self, world_to_camera=world_to_camera)
 
+    def mirrored(self) -> Cameras:
+        """The same views as seen in a mirror: images flipped left to right, the world's x axis with them."""
+        flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0])).to(self.world_to_camera)
+        intrinsics = self.intrinsics.clone()
+        intrinsics[..., 0, 2] = self.width - intrinsics[..., 0, 2]
+        world_to_camera = flip @ self.world_to_camera @ flip
+        return replace(self, world_to_camera=world_to_camera, intrinsics=intrinsics)
+
     def rays(
         self,
     ) -> tuple[Float[Tensor, "*batch view 3"], Float[Tensor, "*batch view h w 3"]]:

@@ -70,18 +70,10 @@ class Clip:
 
     def mirrored(self) -> Clip:
         """The clip as seen in a mirror: frames flipped left to right, the world's x axis with them."""
-        flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0])).to(self.cameras.world_to_camera)
-        intrinsics = self.cameras.intrinsics.clone()
-        intrinsics[..., 0, 2] = self.cameras.width - intrinsics[..., 0, 2]
-        cameras = replace(
-            self.cameras,
-            world_to_camera=flip @ self.cameras.world_to_camera @ flip,
-            intrinsics=intrinsics,
-        )
         return replace(
             self,
             frames=self.frames.flip(-1),
-            cameras=cameras,
+            cameras=self.cameras.mirrored(),
             depth=None if self.depth is None else self.depth.flip(-1),
         )
 

@@ -18,6 +18,12 @@ Makes a folder of shards (WebDataset tar files with an index) that `train`, `sco
   ./launch.sh prepare procedural --clips 64 --seed 1000000 --out runs/shards/val
   ./launch.sh prepare transforms my_capture/transforms.json --out runs/shards/capture
   ./launch.sh prepare --check runs/shards/train
+
+Models make shards too, and what shards are given; each of these has its own --help:
+
+  ./launch.sh prepare generated --clips 500 --out runs/shards/generated   clips that the video model makes
+  ./launch.sh prepare latents runs/shards/train     latents of a video autoencoder, to train faster
+  ./launch.sh prepare text runs/shards/train --encoder FOLDER   text embeddings of the clips' captions
 """
 
 SEED_HELP = """\

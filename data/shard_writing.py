@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal
@@ -361,6 +361,20 @@ def tensor_writer(
         existing=existing,
         expected=len(index),
     )
+
+
+def batches_within_shards(
+    first: int, num_samples: int, clips_per_shard: int, batch_size: int
+) -> Iterator[range]:
+    """Numbers `first` to `num_samples` in batches that end with their shard at the latest.
+
+    So the batches are the same wherever a writer goes on, and with them whatever rounding depends on.
+    """
+    while first < num_samples:
+        shard_end = (first // clips_per_shard + 1) * clips_per_shard
+        batch = range(first, min(first + batch_size, shard_end, num_samples))
+        yield batch
+        first = batch.stop
 
 
 def sample_key(number: int) -> str:

@@ -104,13 +104,23 @@ class ViewSampler:
         span = (config.num_input - 1) * stride
         start = _random_below(num_path_frames - span, generator)
         window = list(range(start, start + span + 1, stride))
-        others = self._others(window, num_frames, num_path_frames)
         if torch.rand((), generator=generator) < config.reverse_probability:
             window.reverse()
+        return self.around(window, num_frames, num_path_frames, generator)
+
+    def around(
+        self,
+        window: list[int],
+        num_frames: int,
+        num_path_frames: int,
+        generator: torch.Generator,
+    ) -> ViewSelection:
+        """A selection with this window of path frames as its input; raises UserError as `sample` does."""
+        others = self._others(sorted(window), num_frames, num_path_frames)
         return ViewSelection(
             input=window,
-            seen=_draw(window, config.num_seen, generator),
-            unseen=_draw(others, config.num_unseen, generator),
+            seen=_draw(window, self.config.num_seen, generator),
+            unseen=_draw(others, self.config.num_unseen, generator),
         )
 
     def evaluation(self, num_frames: int, num_path_frames: int) -> ViewSelection:

@@ -15,8 +15,11 @@ scene is procedural and was never trained on. No download, no GPU. Opens nothing
   ./launch.sh demo --seed 910000003        # another scene
 """
 
-SEED = 910_000_000
-"""Far from the seeds of training (from 0), validation (from 800,000,000) and scoring (from 900,000,000)."""
+SEED = 910_000_008
+"""A scene whose scores are close to the means over the 64 held-out ones: neither the best nor the worst.
+
+Far from the seeds of training (from 0), validation (from 800,000,000) and scoring (from 900,000,000).
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,9 +43,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from data.procedural.clips import make_clip
     from data.procedural.config import SceneConfig
-    from eval.reconstruction import TINY_AUTOENCODER, TINY_LALRM, load_models
+    from eval.reconstruction import load_models
     from eval.scene_command import reconstruct_and_write
     from eval.scene_outputs import replaced_folder
+    from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
 
     models = load_models(args.autoencoder or TINY_AUTOENCODER, args.lalrm or TINY_LALRM)
     config = SceneConfig()

@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from data.camera_interpolation import interpolate_cameras
 from data.camera_paths import make_path
 from data.cameras import Cameras, concatenate_cameras
 from eval.pictures import color_depth, depth_range
 from eval.reconstruction import render_scene
-from models.gaussians import Gaussians, matrix_to_quat, quat_to_matrix
+from models.gaussians import Gaussians
 
 FPS = 24
 PATH_SECONDS, RETURN_SECONDS, BEYOND_SECONDS = 3.0, 1.0, 4.0
@@ -33,36 +34,6 @@ def flythrough_cameras(path: Cameras) -> Cameras:
     progress = torch.linspace(0, 1, round(RETURN_SECONDS * FPS))
     back = last + (middle - last) * (3 - 2 * progress) * progress**2
     return concatenate_cameras([interpolate_cameras(path, torch.cat([along, back])), beyond])
-
-
-def interpolate_cameras(path: Cameras, positions: Float[Tensor, " n"]) -> Cameras:
-    """Cameras at fractional places of a path: centres and intrinsics linear, rotations spherical."""
-    lower = positions.floor().long().clamp(0, max(0, path.num_views - 2))
-    upper = (lower + 1).clamp(max=path.num_views - 1)
-    share = (positions - lower).to(path.world_to_camera)[:, None]
-    to_world = path.camera_to_world
-    quats = matrix_to_quat(to_world[:, :3, :3])
-    transform = to_world[lower].clone()
-    transform[:, :3, :3] = quat_to_matrix(slerp(quats[lower], quats[upper], share))
-    transform[:, :3, 3] = torch.lerp(to_world[lower, :3, 3], to_world[upper, :3, 3], share)
-    intrinsics = torch.lerp(path.intrinsics[lower], path.intrinsics[upper], share[..., None])
-    return Cameras.from_camera_to_world(transform, intrinsics, path.height, path.width)
-
-
-def slerp(
-    first: Float[Tensor, "n 4"], second: Float[Tensor, "n 4"], share: Float[Tensor, "n 1"]
-) -> Float[Tensor, "n 4"]:
-    """Unit quaternions at `share` of the shorter arc from `first` to `second`."""
-    cosine = (first * second).sum(-1, keepdim=True)
-    second = torch.where(cosine < 0, -second, second)
-    angle = torch.acos(cosine.abs().clamp(max=1.0))
-    sine = torch.sin(angle)
-    # Where the two are nearly the same, the arc is a line.
-    near = sine < 1e-4
-    safe = torch.where(near, torch.ones_like(sine), sine)
-    weight_first = torch.where(near, 1 - share, torch.sin((1 - share) * angle) / safe)
-    weight_second = torch.where(near, share, torch.sin(share * angle) / safe)
-    return torch.nn.functional.normalize(weight_first * first + weight_second * second, dim=-1)
 
 
 def flythrough_frames(

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data.durable_files import write_durably
+from eval.line_chart import LineChart
 from eval.pictures import png_bytes
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
@@ -92,6 +93,11 @@ class Report:
                 )
             charts.append(f"<div>{''.join(lines)}</div>")
         self._blocks.append(f'<div class="card"><div class="bars">{"".join(charts)}</div></div>')
+
+    def charts(self, charts: Sequence[LineChart]) -> None:
+        """Line charts, side by side where there is room."""
+        cells = "".join(f"<div>{chart.html()}</div>" for chart in charts)
+        self._blocks.append(f'<div class="card"><div class="charts">{cells}</div></div>')
 
     def pictures(
         self,

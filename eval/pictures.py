@@ -113,9 +113,7 @@ def draw_grid(
 
 def _paint(position: Float[Tensor, "*batch h w"], colours: Sequence[str]) -> Tensor:
     """Colours interpolated along a scale, at positions clamped to [0, 1]."""
-    table = torch.tensor(
-        [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours], dtype=position.dtype
-    )
+    table = position.new_tensor([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours])
     place = position.nan_to_num(1.0).clamp(0, 1) * (len(colours) - 1)
     lower = place.floor().clamp(max=len(colours) - 2).long()
     share = (place - lower)[..., None]

@@ -13,15 +13,13 @@ from data.cameras import Cameras, stack_cameras
 from data.clips import Clip
 from models.autoencoder import VideoAutoencoder
 from models.autoencoder_files import load_autoencoder
+from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
 from models.gaussians import Gaussians
 from models.lalrm import LaLRM
 from models.rendering.render import Rendering, render
 
 BACKGROUND = 0.5
 """Grey behind the Gaussians; the recipes train with the same."""
-
-TINY_AUTOENCODER = Path("models/weights/tiny/autoencoder")
-TINY_LALRM = Path("models/weights/tiny/lalrm")
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from data.cameras import Cameras
 from data.clips import Clip
 from data.durable_files import disk_errors_explained, write_durably
 from data.importers.video import write_video
@@ -21,16 +22,27 @@ from eval.pictures import png_bytes
 from eval.score_report import add_scores
 from eval.scoring import OURS, BaselineConfig, ClipResult, fit_time_ratio, summarise
 from eval.viewer_html import write_viewer
-from models.gaussian_files import save_ply
+from models.gaussians import Gaussians
+from models.scene_files import save_scene
 from train.run_folder import describe_environment
 
-FILES = {
+SCENE_FILES = {
     "scene.ply": "the Gaussians, for any 3DGS viewer",
+    "scene.spz": "the same, compressed, for viewers on the web",
     "viewer.html": "the scene in 3D",
+}
+"""What `write_gaussians` writes, beside the flight."""
+
+FILES = {
+    **SCENE_FILES,
     "video.mp4": "a flight through it",
     "grid.png": "truth, render, error, depth",
     "metrics.json": "all numbers",
 }
+VIEWER_HELP = (
+    "Drag to turn, scroll to move, right-drag to pan. The orange pyramids are the cameras; the play button flies"
+    " along them."
+)
 BYTES_NEEDED = 20_000_000
 """A generous guess of what one scene's files take, for the message on a full disk."""
 
@@ -54,12 +66,8 @@ def write_scene(
         "settings": settings,
         "environment": describe_environment(),
     }
-    save_ply(gaussians, folder / "scene.ply")
-    cameras = flythrough_cameras(path.cameras)
-    shown = with_pixel_blur(gaussians, path.cameras)
-    write_video(flythrough_frames(shown, cameras), folder / "video.mp4", FPS)
+    num_shown = write_gaussians(folder, gaussians, path.cameras, "video.mp4")
     write_durably(folder / "grid.png", png_bytes(compare_grid(clip, result).draw()))
-    num_shown = write_viewer(folder / "viewer.html", shown, path.cameras)
     write_durably(folder / "metrics.json", json.dumps(summary, indent=1).encode())
     report = scene_report(folder, clip, result, config, title, summary)
     report.details(
@@ -69,6 +77,18 @@ def write_scene(
     )
     report.write(folder / "report.html")
     return summary
+
+
+def write_gaussians(folder: Path, gaussians: Gaussians, path: Cameras, flight: str) -> int:
+    """Writes the scene as PLY and SPZ, `viewer.html` and a flight; returns the Gaussians in the viewer.
+
+    path: the cameras that the scene was predicted from. flight: name of the video file.
+    """
+    for name in ("scene.ply", "scene.spz"):
+        save_scene(gaussians, folder / name)
+    shown = with_pixel_blur(gaussians, path)
+    write_video(flythrough_frames(shown, flythrough_cameras(path)), folder / flight, FPS)
+    return write_viewer(folder / "viewer.html", shown, path)
 
 
 def scene_report(
@@ -102,7 +122,7 @@ def scene_report(
     )
     report.viewer(
         folder / "viewer.html",
-        "Drag to turn, scroll to move, right-drag to pan. The orange pyramids are the cameras.",
+        VIEWER_HELP,
     )
     report.links(FILES)
     _add_pictures(report, clip, result)
@@ -135,12 +155,13 @@ def _add_pictures(report: Report, clip: Clip, result: ClipResult) -> None:
 
 
 @contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
+def replaced_folder(folder: Path, files: Iterable[str] = FILES) -> Iterator[Path]:
     """A temporary folder to fill, which then takes the place of `folder`'s earlier content of the same kind.
 
-    Raises UserError where `folder` holds anything that is not an earlier output, or can't be written.
+    files: what an earlier output may hold, beside its report. Raises UserError where `folder` holds anything
+    else, or can't be written.
     """
-    known = {*FILES, "report.html"}
+    known = {*(Path(name).parts[0] for name in files), "report.html"}
     if folder.exists():
         foreign = (
             sorted(p.name for p in folder.iterdir() if p.name not in known)

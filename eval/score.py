@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from eval.score_run import ScoreRun
 
 DESCRIPTION = """\
-Runs an autoencoder and LaLRM over a fixed set of clips and scores the predicted scenes on views that were
-given, on new views near by, and on new views far off, beside the baselines.
+Runs models over a fixed set of clips and scores what they make, beside the baselines. The recipe's `kind` says
+what is scored:
+
+  reconstruction  LaLRM's scenes of posed clips: on views that were given, new ones near by, and new ones far off
+  video           the video model: whether its videos follow their cameras, and the scenes made of one image
 
   ./launch.sh score configs/eval/tiny_reconstruction.yaml
-  ./launch.sh score configs/eval/tiny_reconstruction.yaml num_clips=8 out=runs/score/quick
   ./launch.sh score configs/eval/tiny_reconstruction.yaml lalrm=runs/mine/weights out=runs/score/mine
+  ./launch.sh score configs/eval/tiny_video.yaml
+  ./launch.sh score configs/eval/tiny_video.yaml num_scenes=8 out=runs/score/quick
+  ./launch.sh score configs/eval/tiny_video.yaml branches=null out=runs/score/bare_base
 
 Writes to the recipe's `out`: clips.jsonl (one line a clip), summary.json, pictures/ and report.html. An
 interrupted run goes on where it stopped when the same command is given again.
@@ -35,18 +40,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe")
     args = parser.parse_args(argv)
 
-    from configs.loader import load_config
-    from eval.score_report import print_scores, write_score_report
-    from eval.score_run import ScoreConfig, ScoreRun
+    from eval.score_kinds import create_score
+    from eval.score_run import ScoreRun
 
-    run = ScoreRun(load_config(args.recipe, args.overrides, ScoreConfig))
+    score = create_score(args.recipe, args.overrides)
+    run = ScoreRun(score)
     run_with_progress(run)
     summary = run.write_summary()
-    lines = run.lines()
-    pictures = {line["clip"]: run.picture(line["clip"]) for line in lines}
-    report = run.folder / "report.html"
-    write_score_report(report, summary, lines, pictures)
-    print_scores(summary)
+    report = run.write_report(summary)
+    score.print_scores(summary)
     for source, why in summary["failed"].items():
         print(f"not scored: {source}: {why}")
     print(f"report: {report}\nnumbers: {run.folder / 'summary.json'}")
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_with_progress(run: ScoreRun) -> None:
-    """Scores what is missing under a bar that shows the last clip's PSNR."""
+    """Scores what is missing under a bar that shows the last item's scores and what is being done."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -64,11 +66,9 @@ def run_with_progress(run: ScoreRun) -> None:
         TimeRemainingColumn,
     )
 
-    from eval.scoring import new_view_psnr
-
-    console = Console(stderr=True)
+    score, console = run.score, Console(stderr=True)
     if run.num_done:
-        console.print(f"going on after {run.num_done} clips that {run.folder} has already")
+        console.print(f"going on after {run.num_done} {score.noun}s that {run.folder} has already")
     columns = (
         TextColumn("scoring"),
         BarColumn(),
@@ -77,13 +77,14 @@ def run_with_progress(run: ScoreRun) -> None:
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=run.num_clips, completed=run.num_done)
+        task = progress.add_task("", total=score.num_items, completed=run.num_done)
 
-        def on_clip(line: dict[str, Any]) -> None:
-            told = "failed" if "error" in line else f"{new_view_psnr(line):.1f} dB on new views"
-            progress.update(task, advance=1, description=f"{line['source']}: {told}")
+        def on_item(lines: list[dict[str, Any]]) -> None:
+            failed = "error" in lines[0]
+            told = f"{lines[0]['source']}: failed" if failed else score.headline(lines)
+            progress.update(task, advance=1, description=told)
 
-        run.run(on_clip)
+        run.run(on_item, lambda words: progress.update(task, description=words))
 
 
 if __name__ == "__main__":

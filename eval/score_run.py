@@ -1,30 +1,25 @@
-"""Runs a model over a set of clips, one JSON line a clip, and goes on where it stopped.
+"""Scores a set of things, clips or scenes, one JSON line a clip, and goes on where it stopped.
 
 A score folder holds `config.yaml`, `identity.json` (hashes of weights and clips), `clips.jsonl` (the scores,
 the same bytes whenever the same thing is scored), `seconds.jsonl`, `pictures/`, `summary.json` and
-`report.html`.
+`report.html`. What is scored, and how, is a `Score`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from configs.errors import UserError
 from configs.loader import Config, dump_config
 from data.durable_files import disk_errors_explained, write_durably
-from eval.clip_pictures import compare_grid
-from eval.pictures import png_bytes
-from eval.reconstruction import TINY_AUTOENCODER, TINY_LALRM, Models, load_models
-from eval.scored_clips import ScoredClips, open_scored_clips
-from eval.scoring import BaselineConfig, fit_time_ratio, score_clip, summarise
-from train.randomness import derive_seed
 from train.run_folder import describe_environment
 
 LINE_BYTES = 20_000
@@ -32,140 +27,189 @@ LINE_BYTES = 20_000
 
 
 class ScoreConfig(Config):
-    """A recipe of `score`."""
+    """What every recipe of `score` says, whatever its kind."""
 
-    autoencoder: Path = Field(TINY_AUTOENCODER, description="weights folder")
-    lalrm: Path = Field(TINY_LALRM, description="weights folder")
-    data: Path = Field(description="index of held-out seeds (.json), or a shard folder")
-    num_clips: int | None = Field(None, gt=0, description="only so many, from the first")
-    baselines: BaselineConfig = BaselineConfig()
-    seed: int = Field(0, ge=0, description="of the baselines' random starts")
+    data: Path = Field(description="what is scored")
+    seed: int = Field(0, ge=0, description="of whatever is random")
     threads: int = Field(1, gt=0, description="of torch and of the renderer")
     out: Path = Field(description="folder for the results")
     restart: bool = Field(False, description="throw away what `out` holds of another score")
 
 
+@dataclass(frozen=True)
+class Scored:
+    """One item's lines, and the wall seconds of each stage."""
+
+    lines: list[dict[str, Any]]
+    seconds: dict[str, float]
+
+
+Told = Callable[[str], None]
+"""Gets a few words on what is being done."""
+
+
+@runtime_checkable
+class Score(Protocol):
+    """A kind of score: items, one or more clips each, that are measured in batches.
+
+    noun: what an item is called. lines_per_item: every item has so many lines, scored or failed.
+    identity: hashes of all that the lines depend on; lines of another identity are never mixed in.
+    """
+
+    noun: str
+    lines_per_item: int
+    batch_size: int
+    num_items: int
+    identity: dict[str, str]
+
+    @property
+    def config(self) -> ScoreConfig: ...
+
+    def measure(self, items: range, pictures: Path, tell: Told) -> list[Scored]:
+        """Measures a batch of items, and writes a picture of each into `pictures`.
+
+        A line has "clip", its number, and "source"; that of a clip which cannot be used has "error". Raises
+        UserError for what would go wrong with every item.
+        """
+        ...
+
+    def headline(self, lines: Sequence[dict[str, Any]]) -> str:
+        """A few words on an item's scores."""
+        ...
+
+    def summarise(
+        self, lines: Sequence[dict[str, Any]], seconds: dict[str, float]
+    ) -> dict[str, Any]:
+        """What `summary.json` says of all lines; raises UserError where none has a score."""
+        ...
+
+    def write_report(
+        self, folder: Path, summary: dict[str, Any], lines: Sequence[dict[str, Any]]
+    ) -> None:
+        """Writes `report.html`."""
+        ...
+
+    def print_scores(self, summary: dict[str, Any]) -> None:
+        """The main table on the terminal."""
+        ...
+
+
 class ScoreRun:
     """One score folder, new or continued."""
 
-    def __init__(self, config: ScoreConfig) -> None:
-        self.config = config
-        self.clips: ScoredClips = open_scored_clips(config.data)
-        self.num_clips = min(config.num_clips or len(self.clips), len(self.clips))
-        self.models: Models = load_models(config.autoencoder, config.lalrm)
-        self.folder = config.out
+    def __init__(self, score: Score) -> None:
+        self.score = score
+        self.folder = score.config.out
         self.lines_path = self.folder / "clips.jsonl"
         self.seconds_path = self.folder / "seconds.jsonl"
-        self.identity = self._identity()
         self._open_folder()
 
     @property
     def num_done(self) -> int:
-        """Clips whose lines are there already."""
-        return min(len(self.lines()), self.num_clips)
+        """Items that are scored already."""
+        return len(self.lines()) // self.score.lines_per_item
 
-    def run(self, on_clip: Callable[[dict[str, Any]], None] | None = None) -> None:
-        """Scores the clips that are still missing, in order; `on_clip` gets each new line."""
-        torch.set_num_threads(self.config.threads)
-        for number in range(self.num_done, self.num_clips):
-            line, seconds = self._score(number)
-            with disk_errors_explained(self.lines_path, LINE_BYTES):
-                _append(self.seconds_path, {"clip": number, "seconds": seconds})
-                _append(self.lines_path, line)
-            if on_clip is not None:
-                on_clip(line)
+    def run(
+        self,
+        on_item: Callable[[list[dict[str, Any]]], None] | None = None,
+        tell: Told = lambda words: None,
+    ) -> None:
+        """Scores the items that are still missing, in order; `on_item` gets each one's new lines.
+
+        Batches are always the same, wherever a run stopped, since the numbers within one depend on each other
+        by their rounding: what is left of a batch that is not whole is scored again.
+        """
+        torch.set_num_threads(self.score.config.threads)
+        size, total = self.score.batch_size, self.score.num_items
+        for start in range(self.num_done, total, size):
+            items = range(start, min(start + size, total))
+            found = self.score.measure(items, self.folder / "pictures", tell)
+            rows = [
+                {"item": n, "seconds": one.seconds} for n, one in zip(items, found, strict=True)
+            ]
+            with disk_errors_explained(self.lines_path, LINE_BYTES * len(rows)):
+                _append(self.seconds_path, rows)
+                _append(self.lines_path, [line for one in found for line in one.lines])
+            if on_item is not None:
+                for one in found:
+                    on_item(one.lines)
 
     def lines(self) -> list[dict[str, Any]]:
         """The whole lines written so far, in order."""
-        return _read_lines(self.lines_path)[: self.num_clips]
-
-    def picture(self, number: int) -> Path:
-        return self.folder / "pictures" / f"{number:04d}.png"
+        return _read_lines(self.lines_path)[: self.score.num_items * self.score.lines_per_item]
 
     def write_summary(self) -> dict[str, Any]:
         """Writes `summary.json` from the lines, and returns it."""
         lines = self.lines()
-        timings = {line["clip"]: line["seconds"] for line in _read_lines(self.seconds_path)}
-        failed = {line["source"]: line["error"] for line in lines if "error" in line}
-        seconds = _mean_seconds([timings[n] for n in range(len(lines)) if n in timings])
+        timings = {row["item"]: row["seconds"] for row in _read_lines(self.seconds_path)}
+        seconds = _mean_seconds([timings[n] for n in range(self.num_done) if n in timings])
         summary = {
-            **summarise(lines),
-            "failed": failed,
-            "seconds_per_clip": seconds,
-            "fit_time_ratio": fit_time_ratio(seconds),
-            "identity": self.identity,
-            "config": self.config.model_dump(mode="json"),
+            **self.score.summarise(lines, seconds),
+            "failed": {line["source"]: line["error"] for line in lines if "error" in line},
+            f"seconds_per_{self.score.noun}": seconds,
+            "identity": self.score.identity,
+            "config": self.score.config.model_dump(mode="json"),
             "environment": describe_environment(),
         }
         write_durably(self.folder / "summary.json", json.dumps(summary, indent=1).encode())
         return summary
 
-    def _score(self, number: int) -> tuple[dict[str, Any], dict[str, float]]:
-        """A clip's line and timings. A clip that cannot be read or used gets a line that says why."""
-        try:
-            clip, num_near = self.clips.load(number, self.config.threads)
-            generator = torch.Generator().manual_seed(derive_seed(self.config.seed, number))
-            result = score_clip(clip, self.models, self.config.baselines, generator, num_near)
-        except UserError as error:
-            return {
-                "clip": number,
-                "source": f"{self.config.data}:{number}",
-                "error": str(error),
-            }, {}
-        picture = compare_grid(clip, result).draw(cell_width=192)
-        write_durably(self.picture(number), png_bytes(picture))
-        return {"clip": number, **result.score.line()}, result.score.seconds
-
-    def _identity(self) -> dict[str, str]:
-        return {
-            "clips": self.clips.fingerprint,
-            "autoencoder": weights_sha256(self.config.autoencoder),
-            "lalrm": weights_sha256(self.config.lalrm),
-            "settings": hashlib.sha256(
-                json.dumps(
-                    [self.config.baselines.model_dump(mode="json"), self.config.seed],
-                    sort_keys=True,
-                ).encode()
-            ).hexdigest(),
-        }
+    def write_report(self, summary: dict[str, Any]) -> Path:
+        """Writes the page to look at, and returns where it is."""
+        self.score.write_report(self.folder, summary, self.lines())
+        return self.folder / "report.html"
 
     def _open_folder(self) -> None:
         """Makes the folder, or checks that what it holds is this score's; drops a torn last line."""
-        path = self.folder / "identity.json"
-        if self.config.restart:
+        path, identity = self.folder / "identity.json", self.score.identity
+        restart = self.score.config.restart
+        if restart:
             for file in (path, self.lines_path, self.seconds_path):
                 file.unlink(missing_ok=True)
         if path.is_file():
             found = json.loads(path.read_text())
-            if changed := [key for key in self.identity if found.get(key) != self.identity[key]]:
+            names = dict.fromkeys([*identity, *found])
+            if changed := [name for name in names if found.get(name) != identity.get(name)]:
                 raise UserError(
                     f"{self.folder} holds the score of something else (other {' and '.join(changed)});"
                     " give another folder with out=..., or throw that score away with restart=true"
                 )
-        elif _is_taken(self.folder) and not self.config.restart:
+        elif _is_taken(self.folder) and not restart:
             raise UserError(
                 f"{self.folder} exists and holds no score; give another folder with out=..., or write"
                 " into it with restart=true"
             )
         with disk_errors_explained(self.folder, LINE_BYTES):
             (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
-        write_durably(path, json.dumps(self.identity, indent=1).encode())
-        dump_config(self.config, self.folder / "config.yaml")
+        write_durably(path, json.dumps(identity, indent=1).encode())
+        dump_config(self.score.config, self.folder / "config.yaml")
         for file in (self.lines_path, self.seconds_path):
             _drop_torn_line(file)
+        self._drop_part_of_batch()
+
+    def _drop_part_of_batch(self) -> None:
+        lines = _read_lines(self.lines_path)
+        per_batch = self.score.batch_size * self.score.lines_per_item
+        if len(lines) < self.score.num_items * self.score.lines_per_item:
+            whole = len(lines) // per_batch * per_batch
+            if whole < len(lines):
+                kept = "".join(json.dumps(line) + "\n" for line in lines[:whole])
+                write_durably(self.lines_path, kept.encode())
+
+
+def picture_file(pictures: Path, item: int, suffix: str = ".png") -> Path:
+    """Where an item's picture or video is."""
+    return pictures / f"{item:04d}{suffix}"
+
+
+def settings_sha256(*settings: Any) -> str:
+    """One hash over configurations and plain values."""
+    plain = [s.model_dump(mode="json") if isinstance(s, BaseModel) else s for s in settings]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _is_taken(folder: Path) -> bool:
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-
-
-def weights_sha256(folder: Path) -> str:
-    """One hash over the configuration and weights in a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors"}):
-        digest.update(path.name.encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _mean_seconds(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -177,9 +221,9 @@ def _mean_seconds(rows: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _append(path: Path, line: dict[str, Any]) -> None:
+def _append(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

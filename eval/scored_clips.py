@@ -72,14 +72,35 @@ class ShardClips:
         return clip, clip.num_frames - clip.num_path_frames
 
 
+class PathPairs:
+    """The two clips of each scene of an index file: of its own path and the mirrored one."""
+
+    def __init__(self, path: Path) -> None:
+        self.index = read_index(path)
+        content = f"path pairs {self.index.model_dump_json()}"
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.index.seeds)
+
+    def load(self, number: int, num_threads: int) -> tuple[Clip, Clip]:
+        from data.procedural.path_pairs import make_path_pair
+
+        return make_path_pair(self.index.seeds[number], self.index.scene, num_threads=num_threads)
+
+
 def open_scored_clips(path: Path) -> ScoredClips:
     """The clips of an index file (`*.json`) or a shard folder; raises UserError for anything else."""
-    if path.is_dir():
-        return ShardClips(path)
+    return (
+        ShardClips(path) if path.is_dir() else ProceduralClips(read_index(path, "a shard folder"))
+    )
+
+
+def read_index(path: Path, alternative: str | None = None) -> ProceduralIndex:
+    """The scenes of an index file; raises UserError, which names what else `path` might be."""
     if not path.is_file():
-        raise UserError(
-            f"{path}: no such file; expected an index of seeds (.json) or a shard folder"
-        )
+        expected = "an index of seeds (.json)" + (f" or {alternative}" if alternative else "")
+        raise UserError(f"{path}: no such file; expected {expected}")
     try:
         index = ProceduralIndex.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
@@ -90,4 +111,4 @@ def open_scored_clips(path: Path) -> ScoredClips:
         raise UserError(f"{path} is not a JSON file ({error})") from error
     if not index.seeds:
         raise UserError(f"{path}: 'seeds' is empty; expected at least one")
-    return ProceduralClips(index)
+    return index

@@ -9,7 +9,7 @@ from pathlib import Path
 from configs.errors import EXIT_DONE, run_command
 
 DESCRIPTION = """\
-Shows a scene of 3D Gaussians in the browser. Ctrl+C stops it.
+Shows a scene of 3D Gaussians (PLY or SPZ) in the browser. Ctrl+C stops it.
 
   ./launch.sh view runs/demo/scene.ply
   ./launch.sh view scene.ply --port 9000 --host 0.0.0.0     # reachable from other machines
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("scene", type=Path, help="3DGS PLY file")
+    parser.add_argument("scene", type=Path, help="3DGS PLY or SPZ file")
     parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
     parser.add_argument(
         "--host", default="127.0.0.1", help="default: %(default)s, this machine only"
@@ -32,9 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from eval.viewer_html import add_scene, start_server
-    from models.gaussian_files import load_ply
+    from models.scene_files import load_scene
 
-    gaussians = load_ply(args.scene)
+    gaussians = load_scene(args.scene)
     server = start_server(args.port, args.host)
     try:
         add_scene(server, gaussians)

@@ -18,6 +18,7 @@ from torch import Tensor
 from configs.errors import UserError
 from data.cameras import Cameras, invert_rigid
 from data.durable_files import write_durably
+from eval.viewer_flight import paused_at_first, record_flight
 from models.gaussians import SH_C0, Gaussians, matrix_to_quat, quat_to_matrix
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ MIN_OPACITY = 0.02
 """Gaussians fainter than this are left out of the viewer: they cost bytes and show nothing."""
 
 MAX_FRUSTA = 5
+PATH_NODE = "/path"
 PATH_COLOUR = (232, 120, 70)
 DEFAULT_FOV = math.radians(50)
 STEP_BACK, STEP_UP = 0.3, 0.08
@@ -38,17 +40,23 @@ HALF_FLOAT_TARGET = 0.1
 def write_viewer(path: Path, gaussians: Gaussians, cameras: Cameras | None = None) -> int:
     """Writes a self-contained page that shows the scene; returns how many Gaussians it holds.
 
-    cameras: `[v]` unbatched; the page opens at the middle one, and draws the path through all of
-    them.
+    cameras: `[v]` unbatched; the page opens at the middle one, draws the path through all of them, and
+        flies along it when its play button is pressed.
     """
     kept = gaussians.prune(MIN_OPACITY)
+    route = cameras if cameras is not None and cameras.num_views > 1 else None
     with _quiet_console():
         server = start_server(port=0, host="127.0.0.1")
         try:
-            add_scene(server, kept, cameras)
-            page = server.get_scene_serializer().as_html(dark_mode=True)
+            look_distance = add_scene(server, kept, cameras)
+            serializer = server.get_scene_serializer()
+            if route is not None:
+                record_flight(server, serializer, route, look_distance, hidden=PATH_NODE)
+            page = serializer.as_html(dark_mode=True)
         finally:
             server.stop()
+    if route is not None:
+        page = paused_at_first(page)
     write_durably(path, page.encode())
     return kept.num_gaussians
 
@@ -66,8 +74,11 @@ def start_server(port: int, host: str) -> viser.ViserServer:
 
 def add_scene(
     server: viser.ViserServer, gaussians: Gaussians, cameras: Cameras | None = None
-) -> None:
-    """Puts the Gaussians, the camera path and the opening view into the viewer."""
+) -> float:
+    """Puts the Gaussians, the camera path and the opening view into the viewer.
+
+    Returns how far ahead the opening view looks [scene units].
+    """
     server.scene.set_up_direction("-y")
     scales = gaussians.scales.double()
     zoom = HALF_FLOAT_TARGET / float(scales.median()) if gaussians.num_gaussians else 1.0
@@ -95,6 +106,7 @@ def add_scene(
     server.initial_camera.look_at = tuple((centre + distance * forward).tolist())
     server.initial_camera.fov = fov
     server.initial_camera.near = distance / 1000
+    return distance
 
 
 def _add_path(server: viser.ViserServer, cameras: Cameras, size: float) -> None:
@@ -102,14 +114,14 @@ def _add_path(server: viser.ViserServer, cameras: Cameras, size: float) -> None:
     centres, to_world = cameras.positions.float(), cameras.camera_to_world
     if cameras.num_views > 1:
         server.scene.add_line_segments(
-            "/path",
+            PATH_NODE,
             points=torch.stack([centres[:-1], centres[1:]], dim=1).numpy(force=True),
             colors=PATH_COLOUR,
             thickness=size / 20,
         )
     for view in range(0, cameras.num_views, math.ceil(cameras.num_views / MAX_FRUSTA)):
         server.scene.add_camera_frustum(
-            f"/path/{view}",
+            f"{PATH_NODE}/{view}",
             fov=_vertical_fov(cameras, view),
             aspect=cameras.width / cameras.height,
             scale=size,

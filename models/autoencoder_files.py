@@ -19,3 +19,9 @@ def load_autoencoder(folder: str | Path) -> VideoAutoencoder:
     if settings.is_file() and '"_class_name"' in settings.read_text():
         return CogVideoXAutoencoder.from_pretrained(folder)
     return LinearCodec.from_pretrained(folder)
+
+
+def save_autoencoder(autoencoder: VideoAutoencoder, folder: str | Path) -> None:
+    """Writes an autoencoder so that `load_autoencoder` reads it back."""
+    assert isinstance(autoencoder, LinearCodec | CogVideoXAutoencoder)
+    autoencoder.save_pretrained(folder)

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from plyfile import PlyData, PlyElement, PlyParseError
 
 from configs.errors import UserError
-from models.gaussians import SH_C0, Gaussians
+from models.gaussians import Gaussians
+from models.stored_gaussians import colors_of, harmonics_of, scene_to_store
 
 MEAN = ("x", "y", "z")
 COLOR = ("f_dc_0", "f_dc_1", "f_dc_2")
@@ -55,18 +56,10 @@ def save_ply(gaussians: Gaussians, path: str | Path) -> None:
     RGB colours are written as spherical harmonics of degree 0. Raises UserError when the scene holds NaN or infinite
     values, or the file cannot be written.
     """
-    assert not gaussians.batch_shape, "one scene a file: choose one with Gaussians.sample(...)"
     path = Path(path)
-    scene = gaussians.detach().to("cpu", torch.float64)
-    for name, tensor in scene.tensors().items():
-        if not tensor.isfinite().all():
-            raise UserError(
-                f"{path}: not written, since the scene's {name} hold NaN or infinite values"
-            )
-    if scene.sh_degree is None:
-        base, rest = (scene.colors - 0.5) / SH_C0, scene.colors[:, :0]
-    else:
-        base, rest = scene.colors[:, 0], scene.colors[:, 1:].mT.flatten(1)
+    scene = scene_to_store(gaussians, path)
+    harmonics = harmonics_of(scene)
+    base, rest = harmonics[:, 0], harmonics[:, 1:].mT.flatten(1)
     opacities = scene.opacities.clamp(OPACITY_MARGIN, 1 - OPACITY_MARGIN)
     columns = torch.cat(
         [
@@ -141,9 +134,7 @@ def load_ply(path: str | Path) -> Gaussians:
         quats=torch.nn.functional.normalize(quats, dim=1),
         scales=columns(SCALE).exp(),
         opacities=torch.sigmoid(columns(("opacity",))[:, 0]),
-        colors=torch.cat([base[:, None], rest], dim=1)
-        if num_rest
-        else (base * SH_C0 + 0.5).clamp(min=0),
+        colors=colors_of(torch.cat([base[:, None], rest], dim=1)),
     ).to(torch.float32)
     for name, tensor in gaussians.tensors().items():
         if not tensor.isfinite().all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -35,17 +36,22 @@ def save_pretrained(
     the file; loading casts to the model's.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    save_weights(model, folder / WEIGHTS_FILE, dtype)
+    described = {"kind": kind, **config.model_dump(mode="json")}
+    settings = folder / f"{CONFIG_FILE}.tmp"
+    settings.write_text(json.dumps(described, indent=2) + "\n")
+    os.replace(settings, folder / CONFIG_FILE)
+
+
+def save_weights(model: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes the model's weights alone, by rename; `dtype` is that of the file."""
     state = {
         name: value.detach().to("cpu", dtype).contiguous()
         for name, value in model.state_dict().items()
     }
-    weights = folder / f"{WEIGHTS_FILE}.tmp"
-    weights.write_bytes(save(state))
-    described = {"kind": kind, **config.model_dump(mode="json")}
-    settings = folder / f"{CONFIG_FILE}.tmp"
-    settings.write_text(json.dumps(described, indent=2) + "\n")
-    os.replace(weights, folder / WEIGHTS_FILE)
-    os.replace(settings, folder / CONFIG_FILE)
+    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished.write_bytes(save(state))
+    os.replace(unfinished, path)
 
 
 def read_kind(folder: Path) -> str:
@@ -70,9 +76,9 @@ def read_config(folder: Path, schema: type[ConfigType], kind: str) -> ConfigType
         ) from error
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
+def load_weights(model: nn.Module, folder: Path, file: str = WEIGHTS_FILE) -> None:
     """Loads `folder`'s weights into `model`; every name and shape must match, or it raises UserError."""
-    path = folder / WEIGHTS_FILE
+    path = folder / file
     if not path.is_file():
         raise UserError(f"{path} is missing; expected the weights that belong to {CONFIG_FILE}")
     try:
@@ -88,6 +94,22 @@ def load_weights(model: nn.Module, folder: Path) -> None:
             f"{path} has NaN or infinite values in {bad[0]!r}; restore or export it again"
         )
     model.load_state_dict(state)
+
+
+def weights_digest(folder: Path) -> str:
+    """16 hex digits that stand for all weights and settings in a folder and in those below it.
+
+    Raises UserError where there are none.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors"))
+    if not files:
+        raise UserError(f"{folder}: holds no weights (*.safetensors)")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            name = path.relative_to(folder).as_posix()
+            digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import ast
 import os
 from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,3 +41,38 @@ def checked_modules() -> list[str]:
 
 # It has to be here, before any test module imports ours.
 install_import_hook(checked_modules(), "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved image-to-scene pipeline of random weights: clips of 9 frames of 32x48, cameras that matter."""
+    import torch
+
+    from models.camera_branches import CameraBranches, CameraBranchesConfig
+    from models.lalrm import LaLRM, LaLRMConfig
+    from models.linear_codec import LinearCodec, LinearCodecConfig
+    from models.pipeline import ImageToScenePipeline
+    from models.video_base import VideoModelConfig, create_base
+    from models.video_model import VideoModel
+    from models.video_sampling import SamplingConfig
+
+    folder = tmp_path_factory.mktemp("pipeline")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        codec = LinearCodec(LinearCodecConfig(latent_channels=4))
+        codec.fit(torch.rand(4, 9, 3, 32, 48))
+        base = create_base(
+            VideoModelConfig(
+                latent_channels=4, heads=2, head_width=16, layers=2, time_width=16, text_width=8,
+                text_tokens=3, num_frames=9, height=32, width=48, learned_positions=False,
+            )
+        )  # fmt: skip
+        small = CameraBranchesConfig(control_blocks=1, lora_rank=2, encoder_width=8)
+        branches = CameraBranches(small, base.transformer)
+        for parameter in (*base.transformer.parameters(), *branches.parameters()):
+            torch.nn.init.normal_(parameter, std=0.1)
+        lalrm = LaLRM(LaLRMConfig(latent_channels=4, width=16, depth=1, heads=2))
+        model = VideoModel(base, branches, train_base=False)
+        pipeline = ImageToScenePipeline(codec, model, lalrm, sampling=SamplingConfig(steps=2))
+        pipeline.save_pretrained(folder)
+    return folder

@@ -87,6 +87,15 @@ def test_commands_become_modules(command):
     assert command("python", "-c", "1") == ["VENV/bin/python", "-c", "1"]
 
 
+def test_what_models_prepare_is_their_own_module(command):
+    latents = command("prepare", "latents", "shards", "--resume")
+    assert latents == ["VENV/bin/python", "-m", "models.prepare_latents", "shards", "--resume"]
+    assert command("prepare", "text", "--help")[2:] == ["models.prepare_text", "--help"]
+    assert command("prepare", "generated", "--help")[2:] == ["eval.prepare_generated", "--help"]
+    assert command("prepare", "--check", "latents")[2] == "data.prepare"
+    assert command("prepare")[2:] == ["data.prepare"]
+
+
 def test_training_in_one_process_is_plain_python(command):
     plain = ["VENV/bin/python", "-m", "train.run", "tiny.yaml", "note=it's 1"]
     assert command("train", "tiny.yaml", "note=it's 1") == plain
@@ -184,6 +193,31 @@ def test_a_bad_launcher_option_is_one_sentence(launch, arguments, sentence):
     assert process.returncode == 2
     assert process.stderr.startswith(f"error: train: {sentence}")
     assert len(process.stderr.splitlines()) == 1
+
+
+def test_a_command_stays_where_the_user_stands(launch, tmp_path):
+    """So that the paths it is given mean what they mean there; the tests run in the repository."""
+    script(tmp_path / "venv" / "bin" / "python", "pwd", 'echo "$PYTHONPATH $PYTHONSAFEPATH $*"')
+    maker = script(
+        tmp_path / "maker",
+        'if [ "$1" = -c ]; then echo 3.12; exit; fi',
+        'while [ "$1" != --stamp ]; do shift; done',
+        f'echo "$2" > {tmp_path / "venv"}/stillscape.stamp',
+    )
+    elsewhere = tmp_path / "my photos"
+    (elsewhere / "data").mkdir(parents=True)  # must not be taken for our package
+    for command, module, stands in (
+        ("generate", "eval.generate", elsewhere),
+        ("prepare", "data.prepare", elsewhere),
+        ("train", "train.run", elsewhere),
+        ("test", "pytest", ROOT),
+    ):
+        process = launch(command, "a.jpg", cwd=elsewhere, STILLSCAPE_PYTHON=str(maker))
+        assert process.returncode == 0, process.stderr
+        where, run = process.stdout.splitlines()
+        assert Path(where) == stands
+        assert run.split()[0].split(":")[0] == str(ROOT)
+        assert run.endswith(f"1 -m {module} a.jpg")
 
 
 def test_a_python_that_is_too_old_is_named(launch, tmp_path):

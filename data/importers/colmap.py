@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from configs.errors import UserError
 from data.cameras import Cameras, pixel_centres
@@ -29,6 +30,7 @@ from data.importers.posed_images import (
     sparse_depth,
     spread,
 )
+from data.importers.recorded_path import RecordedPath
 from data.importers.triangulation import triangulated_points
 
 if TYPE_CHECKING:
@@ -76,6 +78,26 @@ def read_colmap(
     )
 
 
+def read_colmap_path(model_dir: Path | str) -> RecordedPath:
+    """The camera path of a COLMAP model (binary or text): its registered images in order of their names.
+
+    model_dir: as for `read_colmap`. Images are not needed, and lens distortion is no part of a path.
+    Raises UserError where the model is missing or damaged.
+    """
+    source = str(model_dir)
+    model = _read_model(find_model(Path(model_dir)))
+    by_name = _registered(model, source)
+    transforms, intrinsics = [], []
+    for name in sorted(by_name, key=natural_order):
+        camera = model.cameras[by_name[name].camera_id]
+        sides = torch.tensor([[camera.width], [camera.height], [1]], dtype=torch.float64)
+        transforms.append(_world_to_camera(by_name[name]))
+        intrinsics.append(torch.from_numpy(camera.calibration_matrix()) / sides)
+    return RecordedPath.from_world_to_camera(
+        source, torch.stack(transforms), torch.stack(intrinsics)
+    )
+
+
 def clip_from_reconstruction(
     reconstruction: pycolmap.Reconstruction,
     images_dir: Path,
@@ -95,9 +117,7 @@ def clip_from_reconstruction(
     z-depth of the points that COLMAP triangulated in a frame at the pixels where they fall, 0
     elsewhere; None where there is no point. The caller normalises.
     """
-    by_name = {image.name: image for image in reconstruction.images.values() if image.has_pose}
-    if not by_name:
-        raise UserError(f"{source}: the model has no image with a known camera")
+    by_name = _registered(reconstruction, source)
     if names is None:
         names = sorted(by_name, key=natural_order)
     registered = [by_name[name] for name in names]
@@ -186,6 +206,20 @@ def _read_model(folder: Path) -> pycolmap.Reconstruction:
         raise UserError(f"{folder}: COLMAP can't read this model ({error})") from error
 
 
+def _registered(reconstruction: pycolmap.Reconstruction, source: str) -> dict[str, pycolmap.Image]:
+    """The images with a known camera, by name; raises UserError where there is none."""
+    images = {image.name: image for image in reconstruction.images.values() if image.has_pose}
+    if not images:
+        raise UserError(f"{source}: the model has no image with a known camera")
+    return images
+
+
+def _world_to_camera(image: pycolmap.Image) -> Float[Tensor, "4 4"]:
+    transform = torch.eye(4, dtype=torch.float64)
+    transform[:3] = torch.from_numpy(image.cam_from_world().matrix())
+    return transform
+
+
 def _posed_image(
     image: pycolmap.Image, camera: pycolmap.Camera, images_dir: Path, source: str
 ) -> PosedImage:
@@ -196,11 +230,9 @@ def _posed_image(
             f" (only {', '.join(DISTORTION_PARAMETERS)}): undistort the images with COLMAP first"
         )
     extra = [float(camera.params[i]) for i in camera.extra_params_idxs()]
-    transform = torch.eye(4, dtype=torch.float64)
-    transform[:3] = torch.from_numpy(image.cam_from_world().matrix())
     return PosedImage(
         path=images_dir / image.name,
-        world_to_camera=transform,
+        world_to_camera=_world_to_camera(image),
         intrinsics=torch.from_numpy(camera.calibration_matrix()),
         height=camera.height,
         width=camera.width,

@@ -43,13 +43,28 @@ def read_image(
     (16-bit grey is not); of an animation the first frame is read.
     Raises UserError where the file is missing, not an image, damaged, or larger than `MAX_PIXELS`.
     """
-    picture = _open(Path(path), upright)
+    return to_rgb(open_picture(path, upright=upright), background, str(path))
+
+
+def open_picture(path: Path | str, *, upright: bool = True) -> Image.Image:
+    """The decoded picture in its own colour mode; arguments and errors as for `read_image`."""
+    path = Path(path)
+    with failures_explained(path), Image.open(path) as picture:
+        width, height = picture.size
+        if width * height > MAX_PIXELS:
+            raise UserError(_too_large(path, f"{height}x{width}"))
+        picture.load()
+        return ImageOps.exif_transpose(picture) if upright else picture.copy()
+
+
+def to_rgb(picture: Image.Image, background: Color, source: str) -> Float[Tensor, "3 h w"]:
+    """RGB in [0, 1] of a decoded picture, named `source` in errors; see `read_image`."""
     if picture.mode.startswith("I;16"):
         grey = torch.from_numpy(np.asarray(picture).astype(np.float32)) / 65535
         return grey.expand(3, *grey.shape).contiguous()
     if picture.mode in ("I", "F"):
         raise UserError(
-            f"{path}: its 32-bit pixel values have no agreed range; save it with 8 or 16 bits"
+            f"{source}: its 32-bit pixel values have no agreed range; save it with 8 or 16 bits"
         )
     try:
         if picture.has_transparency_data:
@@ -59,7 +74,7 @@ def read_image(
         return _to_tensor(picture.convert("RGB"))
     except ValueError as error:
         raise UserError(
-            f"{path}: colour mode {picture.mode} can't be converted to RGB; save it as RGB"
+            f"{source}: colour mode {picture.mode} can't be converted to RGB; save it as RGB"
         ) from error
 
 
@@ -71,7 +86,7 @@ def read_mask(path: Path | str, *, upright: bool = True) -> Float[Tensor, "h w"]
 def image_size(path: Path | str) -> tuple[int, int]:
     """Height and width of an image file, turned upright as its EXIF orientation says; reads its header."""
     path = Path(path)
-    with _failures_explained(path), Image.open(path) as picture:
+    with failures_explained(path), Image.open(path) as picture:
         width, height = picture.size
         turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (width, height) if turned else (height, width)
@@ -133,18 +148,8 @@ def resize_and_crop(
     return torch.from_numpy(np.stack(channels)).clamp(0, 1), matrix
 
 
-def _open(path: Path, upright: bool) -> Image.Image:
-    """The decoded picture, in its own colour mode."""
-    with _failures_explained(path), Image.open(path) as picture:
-        width, height = picture.size
-        if width * height > MAX_PIXELS:
-            raise UserError(_too_large(path, f"{height}x{width}"))
-        picture.load()
-        return ImageOps.exif_transpose(picture) if upright else picture.copy()
-
-
 @contextmanager
-def _failures_explained(path: Path) -> Iterator[None]:
+def failures_explained(path: Path) -> Iterator[None]:
     """Turns what Pillow raises on a bad file into a UserError that names it."""
     try:
         with warnings.catch_warnings():
@@ -156,12 +161,21 @@ def _failures_explained(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise UserError(_too_large(path, "enormous")) from error
     except UnidentifiedImageError as error:
+        found = "a HEIC picture, which" if _is_heic(path) else "not an image that"
+        can = "can't" if _is_heic(path) else "can"
         raise UserError(
-            f"{path} is not an image that can be read; expected JPEG, PNG, WebP, TIFF or BMP"
+            f"{path} is {found} {can} be read; expected JPEG, PNG, WebP, TIFF or BMP"
         ) from error
     except DECODING_ERRORS as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"{path}: the image can't be read or is damaged ({reason})") from error
+
+
+def _is_heic(path: Path) -> bool:
+    """Whether a file is what many phones write unless told to be compatible."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in {b"heic", b"heix", b"mif1", b"msf1", b"hevc"}
 
 
 def _too_large(path: Path, size: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from data.clips import Clip
 from data.importers.distortion import Distortion
 from data.importers.fresh_folder import fresh_folder
 from data.importers.images import IMAGE_SUFFIXES, WHITE, Color, image_size, write_image
+from data.importers.json_files import number, read_json_object, transform_matrix
 from data.importers.posed_images import (
     PosedImage,
     Progress,
@@ -31,6 +31,7 @@ from data.importers.posed_images import (
     sparse_depth,
     spread,
 )
+from data.importers.recorded_path import RecordedPath
 from data.importers.triangulation import triangulate
 
 OPENGL_TO_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
@@ -80,13 +81,7 @@ def read_nerfstudio(
     from the whole file. Raises UserError for everything that is wrong with the file or its images.
     """
     path = _find_file(Path(path))
-    content = _read_json(path)
-    entries = content.get("frames")
-    if not isinstance(entries, list) or not entries:
-        raise UserError(f"{path}: expected a non-empty list under the key 'frames'")
-    camera_to_world = torch.stack(
-        [_transform(entry, f"{path}: frame {i}") for i, entry in enumerate(entries)]
-    )
+    content, entries, camera_to_world = _read_transforms(path)
     world_to_camera = _checked(camera_to_world @ OPENGL_TO_OPENCV, str(path)).world_to_camera
     ours = _our_content(content, len(entries), path)
     chosen = spread(len(entries), max_frames, str(path))
@@ -113,6 +108,24 @@ def read_nerfstudio(
         caption=ours["caption"],
         depth=depth,
         scale=ours["scale"],
+    )
+
+
+def read_transforms_path(path: Path | str) -> RecordedPath:
+    """The camera path of a `transforms.json` (or of the folder that holds one), in the file's order.
+
+    Images are opened only for their size, and only where the file does not state it. Lens distortion is
+    no part of a path. Raises UserError for everything that is wrong with the file's cameras.
+    """
+    path = _find_file(Path(path))
+    content, entries, camera_to_world = _read_transforms(path)
+    num_views = _our_content(content, len(entries), path)["num_path_frames"]
+    intrinsics = [
+        _intrinsics_in_shares({**content, **entries[i]}, path.parent, f"{path}: frame {i}")
+        for i in range(num_views)
+    ]
+    return RecordedPath.from_camera_to_world(
+        str(path), camera_to_world[:num_views] @ OPENGL_TO_OPENCV, torch.stack(intrinsics)
     )
 
 
@@ -169,18 +182,16 @@ def _find_file(path: Path) -> Path:
     raise UserError(f"{path}: the folder has no {' or '.join(FILE_NAMES)}{hint}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not a JSON text file") from error
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a JSON object with a list 'frames'")
-    return content
+def _read_transforms(
+    path: Path,
+) -> tuple[dict[str, Any], list[dict[str, Any]], Float[Tensor, "t 4 4"]]:
+    """The file's content, its frames, and their camera-to-world transforms as the file has them."""
+    content = read_json_object(path, "a JSON object with a list 'frames'")
+    entries = content.get("frames")
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"{path}: expected a non-empty list under the key 'frames'")
+    transforms = [_transform(entry, f"{path}: frame {i}") for i, entry in enumerate(entries)]
+    return content, entries, torch.stack(transforms)
 
 
 def _transform(entry: Any, where: str) -> Float[Tensor, "4 4"]:
@@ -190,17 +201,7 @@ def _transform(entry: Any, where: str) -> Float[Tensor, "4 4"]:
     rows = entry.get("transform_matrix")
     if rows is None:
         raise UserError(f"{where} has no 'transform_matrix'")
-    try:
-        matrix = torch.tensor(rows, dtype=torch.float64)
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise UserError(f"{where}: 'transform_matrix' is not a 4x4 list of numbers") from error
-    if matrix.shape == (3, 4):
-        matrix = torch.cat([matrix, matrix.new_tensor([[0, 0, 0, 1]])])
-    if matrix.shape != (4, 4):
-        raise UserError(
-            f"{where}: 'transform_matrix' has shape {list(matrix.shape)}, expected 4x4 or 3x4"
-        )
-    return matrix
+    return transform_matrix(rows, f"{where}: 'transform_matrix'")
 
 
 def _checked(camera_to_world: Float[Tensor, "t 4 4"], source: str) -> Cameras:
@@ -249,7 +250,7 @@ def _image_path(file_path: Any, folder: Path, where: str) -> Path:
 
 def _stated_size(values: Mapping[str, Any], image_path: Path, where: str) -> tuple[int, int]:
     """Height and width for which the intrinsics hold: the file's, else the image's own."""
-    height, width = _number(values, "h", where), _number(values, "w", where)
+    height, width = number(values, "h", where), number(values, "w", where)
     if height is None or width is None:
         return image_size(image_path)
     if height < 1 or width < 1:
@@ -266,7 +267,7 @@ def _intrinsics(
         raise UserError(f"{where} has no focal length: expected 'fl_x' or 'camera_angle_x'")
     focal_x = focal_y if focal_x is None else focal_x
     focal_y = focal_x if focal_y is None else focal_y
-    center_x, center_y = _number(values, "cx", where), _number(values, "cy", where)
+    center_x, center_y = number(values, "cx", where), number(values, "cy", where)
     center_x = width / 2 if center_x is None else center_x
     center_y = height / 2 if center_y is None else center_y
     return torch.tensor(
@@ -274,16 +275,30 @@ def _intrinsics(
     )
 
 
+def _intrinsics_in_shares(
+    values: Mapping[str, Any], folder: Path, where: str
+) -> Float[Tensor, "3 3"]:
+    """Intrinsics as shares of the image's width and height."""
+    if not {"fl_x", "fl_y", "cx", "cy"} & values.keys():
+        # Angles alone mean the same at any size.
+        return _intrinsics(values, 1, 1, where)
+    stated = number(values, "h", where) and number(values, "w", where)
+    image_path = folder if stated else _image_path(values.get("file_path"), folder, where)
+    height, width = _stated_size(values, image_path, where)
+    sides = torch.tensor([[width], [height], [1]], dtype=torch.float64)
+    return _intrinsics(values, height, width, where) / sides
+
+
 def _focal(
     values: Mapping[str, Any], focal_key: str, angle_key: str, side: int, where: str
 ) -> float | None:
     """Focal length [px] along one axis, given in pixels or as the full field of view [rad]."""
-    focal = _number(values, focal_key, where)
+    focal = number(values, focal_key, where)
     if focal is not None:
         if focal <= 0:
             raise UserError(f"{where}: focal length {focal_key} is {focal:g} px, expected > 0")
         return focal
-    angle = _number(values, angle_key, where)
+    angle = number(values, angle_key, where)
     if angle is None:
         return None
     if not 0 < angle < math.pi:
@@ -300,23 +315,13 @@ def _distortion(values: Mapping[str, Any], where: str) -> Distortion:
             f"{where}: {name} is not supported; expected a perspective camera"
             f" ({', '.join(sorted(PERSPECTIVE_MODELS))}): undistort the images first"
         )
-    if _number(values, "k4", where):
+    if number(values, "k4", where):
         raise UserError(
             f"{where}: distortion k4 is not supported (only k1, k2, k3, p1, p2): undistort the"
             " images first"
         )
     names = ("k1", "k2", "k3", "p1", "p2")
-    return Distortion(**{name: _number(values, name, where) or 0.0 for name in names})
-
-
-def _number(values: Mapping[str, Any], key: str, where: str) -> float | None:
-    value = values.get(key)
-    if value is None:
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not abs(value) < sys.float_info.max:
-        raise UserError(f"{where}: '{key}' is {value!r}, expected a number")
-    return float(value)
+    return Distortion(**{name: number(values, name, where) or 0.0 for name in names})
 
 
 def _our_content(content: dict[str, Any], num_frames: int, path: Path) -> dict[str, Any]:

@@ -113,7 +113,8 @@ def _encode(frames: Iterable[Float[Tensor, "3 h w"]], path: Path, fps: float | i
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": str(CRF)}
+        # With AVX-512, x264's mbtree gives other bytes every time; without it a video can be repeated.
+        stream.options = {"crf": str(CRF), "x264-params": "mbtree=0"}
         context = stream.codec_context
         context.colorspace = Colorspace.ITU709
         context.color_range = ColorRange.MPEG

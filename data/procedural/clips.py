@@ -41,28 +41,44 @@ def make_clip(seed: int, config: SceneConfig, *, num_threads: int = 1) -> Clip:
         supersampling=config.supersampling,
         num_threads=num_threads,
     )
-    rng = np.random.default_rng([seed, MAX_ATTEMPTS])
-    frames = torch.from_numpy(develop(linear, rng.uniform(0.38, 0.56))).movedim(-1, 1)
-    cameras = Cameras.from_camera_to_world(
-        torch.from_numpy(views.camera_to_world),
-        torch.from_numpy(lens).expand(len(frames), 3, 3),
-        *size,
-    )
-    clip = Clip(
-        frames=frames.contiguous(),
-        cameras=cameras,
+    return posed_clip(
+        develop(linear, draw_brightness(seed)),
+        depth,
+        views.camera_to_world,
+        lens,
         source=f"procedural/{seed:08d}",
         num_path_frames=config.num_frames,
+    )
+
+
+def posed_clip(
+    frames: NDArray[np.float32],
+    depth: NDArray[np.float32],
+    camera_to_world: NDArray[np.float64],
+    lens: NDArray[np.float64],
+    *,
+    source: str,
+    num_path_frames: int,
+) -> Clip:
+    """A normalised clip of pictures `[v h w 3]` with depth `[v h w]` and cameras `[v 4 4]` in metres."""
+    pictures = torch.from_numpy(frames).movedim(-1, 1).contiguous()
+    cameras = Cameras.from_camera_to_world(
+        torch.from_numpy(camera_to_world),
+        torch.from_numpy(lens).expand(len(pictures), 3, 3),
+        *pictures.shape[-2:],
+    )
+    return Clip(
+        frames=pictures,
+        cameras=cameras,
+        source=source,
+        num_path_frames=num_path_frames,
         depth=torch.from_numpy(depth),
     ).normalised()
-    return Clip(
-        frames=clip.frames,
-        cameras=clip.cameras.to(torch.float32),
-        source=clip.source,
-        num_path_frames=clip.num_path_frames,
-        depth=clip.depth,
-        scale=clip.scale,
-    )
+
+
+def draw_brightness(seed: int) -> float:
+    """How bright the middle of a clip's first picture is (see `develop`)."""
+    return float(np.random.default_rng([seed, MAX_ATTEMPTS]).uniform(0.38, 0.56))
 
 
 def extra_views(config: SceneConfig) -> tuple[range, range]:
@@ -79,17 +95,7 @@ def draw_posed_scene(
     Raises UserError where the config asks for cameras that no scene has room for.
     """
     for attempt in range(MAX_ATTEMPTS):
-        rng = np.random.default_rng([seed, attempt])
-        fov = rng.uniform(*config.vertical_fov_deg)
-        lens = intrinsics_from_fov(fov, config.height, config.width).double().numpy()
-        half_angle = math.atan(config.width / 2 / lens[0, 0])
-        scene = draw_scene(
-            rng,
-            is_room=bool(rng.random() < config.room_share),
-            view_half_angle=half_angle,
-            rays_per_side=config.supersampling,
-        )
-        views = draw_viewpoints(rng, scene, lens, config)
+        scene, views, lens = try_posed_scene(seed, attempt, config)
         if views is not None:
             return scene, views, lens
     raise UserError(
@@ -97,6 +103,23 @@ def draw_posed_scene(
         f" {list(config.travel)}, far_offset {list(config.far_offset)}, {config.num_near} near and"
         f" {config.num_far} far views); lower one of these"
     )
+
+
+def try_posed_scene(
+    seed: int, attempt: int, config: SceneConfig
+) -> tuple[SceneArrays, Viewpoints | None, NDArray[np.float64]]:
+    """One attempt at `draw_posed_scene`: the viewpoints are None where the scene offers none."""
+    rng = np.random.default_rng([seed, attempt])
+    fov = rng.uniform(*config.vertical_fov_deg)
+    lens = intrinsics_from_fov(fov, config.height, config.width).double().numpy()
+    half_angle = math.atan(config.width / 2 / lens[0, 0])
+    scene = draw_scene(
+        rng,
+        is_room=bool(rng.random() < config.room_share),
+        view_half_angle=half_angle,
+        rays_per_side=config.supersampling,
+    )
+    return scene, draw_viewpoints(rng, scene, lens, config), lens
 
 
 def develop(linear: NDArray[np.float32], brightness: float) -> NDArray[np.float32]:

@@ -129,6 +129,17 @@ def draw_viewpoints(
     return Viewpoints(np.stack([*path_views, *extras]), move.name, unit)
 
 
+def path_is_clear(probe: Probe, views: Array, unit: float) -> bool:
+    """Whether views `[v 4 4]` along a path are outside every solid and each has something to look at.
+
+    unit: median depth of the first frame [m].
+    """
+    if clearance(probe.scene, views[:, :3, 3]).min() < NEAREST_SOLID * unit:
+        return False
+    probes = np.linspace(0, len(views) - 1, 7).round().astype(int)
+    return not _is_poor(probe.depth(views[probes]), unit)
+
+
 def _draw_first(rng: np.random.Generator) -> Array:
     eye = rng.uniform(0.95, 1.65)
     pitch, roll = -math.radians(rng.uniform(-4, 20)), rng.normal(0, 0.015)
@@ -148,14 +159,11 @@ def _draw_path(
     rng: np.random.Generator, probe: Probe, first: Array, unit: float, config: SceneConfig
 ) -> tuple[Move, Array] | None:
     t = np.linspace(0, 1, config.num_frames)
-    probes = np.linspace(0, config.num_frames - 1, 7).round().astype(int)
     for _ in range(MOVE_TRIES):
         length = rng.uniform(*config.travel) * unit
         move = draw_move(rng, length, focus=unit * rng.uniform(0.85, 1.4))
         views = first @ move(t)
-        if clearance(probe.scene, views[:, :3, 3]).min() < NEAREST_SOLID * unit:
-            continue
-        if not _is_poor(probe.depth(views[probes]), unit):
+        if path_is_clear(probe, views, unit):
             return move, views
     return None
 

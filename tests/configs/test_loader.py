@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from configs.errors import UserError
-from configs.loader import Config, dump_config, load_config
+from configs.loader import Config, dump_config, load_config, load_config_by_kind
 
 
 class AdamW(Config):
@@ -295,6 +295,29 @@ def test_key_paths_hold_no_union_tag(complain):
     assert line == "recipe.yaml:2: optimizer.betas.1: found 'x', expected a number"
     lines = complain("width: 1\ncrop: [a]")
     assert [line.split(": ")[1] for line in lines] == ["crop", "crop.0"]
+
+
+def test_the_kind_chooses_among_schemas(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    schemas = {"adamw": AdamW, "muon": Muon}
+    path.write_text("kind: muon\nlr: 0.1\n")
+    assert load_config_by_kind(path, [], schemas) == Muon(kind="muon", lr=0.1)
+    assert load_config_by_kind(path, ["kind=adamw"], schemas) == AdamW(kind="adamw", lr=0.1)
+    with pytest.raises(UserError, match=r"override 'momentun=1': momentun: unknown key"):
+        load_config_by_kind(path, ["momentun=1"], schemas)
+    for text, expected in (
+        (
+            "kind: mun\n",
+            "recipe.yaml:1: kind: found 'mun', expected 'adamw' or 'muon'; the nearest",
+        ),
+        ("kind: [muon]\n", "recipe.yaml:1: kind: found ['muon'], expected"),
+        ("lr: 0.1\n", "recipe.yaml: kind: missing, expected 'adamw' or 'muon'"),
+        ("kind: muon: 3\n", "recipe.yaml:1"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError) as error:
+            load_config_by_kind(path, [], schemas)
+        assert expected in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_missing_file_and_a_bad_override_come_together(tmp_path):

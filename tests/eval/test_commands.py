@@ -19,7 +19,17 @@ from models.gaussians import Gaussians
 from train.fit import FitConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = {"scene.ply", "video.mp4", "grid.png", "viewer.html", "metrics.json", "report.html"}
+FILES = {
+    *(
+        "scene.ply",
+        "scene.spz",
+        "video.mp4",
+        "grid.png",
+        "viewer.html",
+        "metrics.json",
+        "report.html",
+    )
+}
 
 
 @pytest.fixture
@@ -136,7 +146,7 @@ def test_view_serves_a_scene_and_refuses_a_damaged_one(tmp_path, clip, capsys, m
         view.main([str(tmp_path / "none.ply")])
 
 
-@pytest.mark.parametrize("command", ["demo", "reconstruct", "score", "view"])
+@pytest.mark.parametrize("command", ["demo", "generate", "reconstruct", "score", "view"])
 def test_help_needs_no_heavy_import(command):
     """--help must answer at once, so nothing above `main` may import torch."""
     code = (

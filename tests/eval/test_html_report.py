@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import torch
 
 from eval.html_report import Report
+from eval.line_chart import Line, LineChart
 from eval.pictures import png_bytes
 
 IMAGE = torch.rand(3, 8, 12, generator=torch.Generator().manual_seed(0))
@@ -21,6 +22,7 @@ def full_report(tmp_path) -> Report:
     report.tiles([("24.1 dB", "PSNR")])
     report.table(["method", "near"], [["LaLRM", "24"], ["copy", "18"]], ours="LaLRM")
     report.bars({"near": {"LaLRM": 24.0, "copy": 18.0, "fit": None}}, "LaLRM", " dB", floor=10.0)
+    report.charts([LineChart("by <frame>", "frame", "dB", [Line("a & b", [1.0, None, 2.0])])])
     report.pictures([[IMAGE, IMAGE]], ["truth"], ["a", "b"])
     report.compare(IMAGE, IMAGE, ("truth", "render"), "one view")
     report.video(tmp_path / "clip.mp4", "along the path")

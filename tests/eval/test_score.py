@@ -11,6 +11,7 @@ import torch
 from configs.errors import UserError
 from eval.score import main
 from models.lalrm import LaLRM
+from models.pretrained import weights_digest
 
 FAST = [
     "baselines.fit_start.num_gaussians=300",
@@ -22,7 +23,7 @@ FAST = [
 def recipe(tmp_path, weights, index_file):
     path = tmp_path / "recipe.yaml"
     path.write_text(
-        f"autoencoder: {weights['autoencoder']}\nlalrm: {weights['lalrm']}\ndata: {index_file}\n"
+        f"kind: reconstruction\nautoencoder: {weights['autoencoder']}\nlalrm: {weights['lalrm']}\ndata: {index_file}\n"
         f"out: {tmp_path / 'out'}\n"
     )
     return path
@@ -78,6 +79,28 @@ def test_other_weights_or_settings_are_not_mixed_into_a_score(recipe, weights, t
     before = (tmp_path / "out" / "clips.jsonl").read_bytes()
     assert run(recipe, "num_clips=1", f"lalrm={mine}", "restart=true") == 0
     assert (tmp_path / "out" / "clips.jsonl").read_bytes() != before
+
+
+def test_a_recipe_says_what_it_scores(recipe):
+    with pytest.raises(
+        UserError, match=r"kind: found 'vidoe', expected .*; the nearest is 'video'"
+    ):
+        run(recipe, "kind=vidoe")
+    with pytest.raises(UserError, match="branches: unknown key"):
+        run(recipe, "branches=null")
+
+
+def test_the_hash_of_weights_sees_every_folder_below(tmp_path):
+    (tmp_path / "transformer").mkdir()
+    file = tmp_path / "transformer" / "model.safetensors"
+    hashes = set()
+    for content in (b"a", b"b"):
+        file.write_bytes(content)
+        (tmp_path / "README.md").write_bytes(content)
+        hashes.add(weights_digest(tmp_path))
+    (tmp_path / "README.md").write_text("longer")
+    hashes.add(weights_digest(tmp_path))
+    assert len(hashes) == 2
 
 
 def test_a_folder_of_something_else_is_left_alone(recipe, tmp_path):

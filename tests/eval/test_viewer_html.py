@@ -51,11 +51,12 @@ def page(gaussians, cameras, tmp_path_factory):
     inner = zstandard.ZstdDecompressor().decompress(data[8:], max_output_size=size)
     length = int.from_bytes(inner[:8], "little")
     content = msgspec.msgpack.decode(inner[8 : 8 + length])
-    return text, [message for _, message in content["messages"]], inner[8 + length :]
+    return text, content["messages"], inner[8 + length :]
 
 
 def messages_of(page, kind: str) -> list[dict]:
-    return [message for message in page[1] if message["type"] == kind]
+    """Those of the resting scene, before the flight."""
+    return [message for time, message in page[1] if message["type"] == kind and time == 0]
 
 
 def test_it_carries_every_visible_gaussian_where_it_is(page, gaussians):
@@ -86,7 +87,7 @@ def test_up_is_minus_y_and_it_opens_behind_the_middle_camera(page, cameras):
     target = messages_of(page, "SetCameraLookAtMessage")[-1]["look_at"]
     assert position[0] == pytest.approx(0.2, abs=1e-6) == target[0]
     assert position[2] < 0 < target[2] and position[1] < 0
-    up = [m for m in page[1] if m["type"] == "SetOrientationMessage" and m["name"] == ""]
+    up = [m for m in messages_of(page, "SetOrientationMessage") if m["name"] == ""]
     w, x, y, z = up[-1]["wxyz"]
     turned = quat_to_matrix(torch.tensor([w, x, y, z]).float())
     # The browser's own up (three.js) is +y: the scene's orientation takes our up, -y, there.
@@ -96,6 +97,34 @@ def test_up_is_minus_y_and_it_opens_behind_the_middle_camera(page, cameras):
 def test_it_shows_the_path_and_loads_nothing(page):
     assert messages_of(page, "CameraFrustumMessage") and messages_of(page, "LineSegmentsMessage")
     assert not re.search(r'<(script|link|img)[^>]+(src|href)="https?:', page[0])
+
+
+def test_it_flies_along_the_path_when_its_play_button_is_pressed(page, cameras):
+    """The messages carry the path, even in time; the page is stopped before the first of them."""
+    flight = [(time, message) for time, message in page[1] if time > 0]
+    places = [(t, m["position"]) for t, m in flight if m["type"] == "SetCameraPositionMessage"]
+    assert len(places) == 150 and not any(m.get("initial") for _, m in flight)
+    times, positions = np.array([t for t, _ in places]), np.array([p for _, p in places])
+    assert np.allclose(np.diff(times), 1 / 30)
+    assert np.allclose(positions[[0, -1]], cameras.positions[[0, -1]].numpy(), atol=1e-6)
+    assert np.allclose(positions[:, 0], np.linspace(0, 0.4, 150), atol=1e-6)
+    targets = np.array([m["look_at"] for _, m in flight if m["type"] == "SetCameraLookAtMessage"])
+    ahead = targets - positions
+    assert np.allclose(ahead[:, :2], 0, atol=1e-6) and bool((ahead[:, 2] > 1).all())
+    ups = [m["position"] for _, m in flight if m["type"] == "SetCameraUpDirectionMessage"]
+    assert np.allclose(ups, [0, -1, 0], atol=1e-6)
+    fovs = [m["fov"] for _, m in flight if m["type"] == "SetCameraFovMessage"]
+    assert np.degrees(fovs) == pytest.approx([50.0] * 150, abs=1e-4)
+    shown = [m["visible"] for _, m in flight if m["type"] == "SetSceneNodeVisibilityMessage"]
+    assert shown == [False, True]  # of the drawn path, which would be in the way
+    head = page[0][: page[0].index("</head>")]
+    assert 'KeyboardEvent("keydown", {code: "Space"})' in head
+
+
+def test_without_a_path_there_is_no_flight(gaussians, cameras, tmp_path):
+    for given in (None, cameras.select(0)):
+        write_viewer(tmp_path / "viewer.html", gaussians, given)
+        assert "flight-hint" not in (tmp_path / "viewer.html").read_text()
 
 
 def test_it_writes_nothing_to_the_terminal(gaussians, tmp_path, capsys):

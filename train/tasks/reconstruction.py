@@ -1,13 +1,15 @@
 """The reconstruction task: trains LaLRM to turn a clip's latents and cameras into Gaussians.
 
-A batch holds clips cut by the view sampler: input frames, from which the frozen autoencoder makes latents,
-and supervision views ("seen" ones among the inputs, "unseen" ones outside their span) that the predicted
-Gaussians are rendered to. Wonderland, sec. 3.3 and 4.1; weights that the paper leaves out are ours.
+A batch holds clips cut by the view sampler: input frames, from which the frozen autoencoder makes latents
+(or latents that are stored in the shards), and supervision views ("seen" ones among the inputs, "unseen" ones
+outside their span) that the predicted Gaussians are rendered to. Clips that a video model made (`prepare
+generated`) go in as its own latents, and their decoded frames supervise, so that LaLRM learns what generated
+latents are like. Wonderland, sec. 3.3 and 4.1; weights that the paper leaves out are ours.
 """
 
 from __future__ import annotations
 
-import math
+import logging
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,10 +24,9 @@ from data.cameras import Cameras, stack_cameras
 from data.clips import Clip
 from data.loader import ClipLoader
 from data.shard_index import ShardIndex
-from data.shard_samples import ShardClip
 from data.shards import open_clip
 from data.views import ViewSampler, ViewSamplerConfig, load_selection
-from models.autoencoder import VideoAutoencoder
+from models.autoencoder import VideoAutoencoder, latent_shape
 from models.autoencoder_files import load_autoencoder
 from models.gaussians import Gaussians
 from models.lalrm import LaLRM, LaLRMConfig
@@ -34,9 +35,16 @@ from models.precision import full_precision
 from models.rendering.render import render
 from train import losses
 from train.task import Validation
+from train.tasks.reconstruction_sample import (
+    DEPTH_LIMIT,
+    ReconstructionSample,
+    StoredInputs,
+    batch_cameras,
+)
+from train.tasks.stored_latents import has_stored_latents, made_by_video_model
 
-DEPTH_LIMIT = 30.0
-"""Depths beyond this many scene units (sky) are supervised as lying here."""
+logger = logging.getLogger(__name__)
+
 VALIDATION_UNSEEN_VIEWS = 8
 
 
@@ -72,6 +80,12 @@ class ReconstructionConfig(Config):
     batch_size: int = Field(8, gt=0, description="clips a step, over all ranks")
     num_workers: int = Field(1, ge=0, description="loading processes a rank")
     views: ViewSamplerConfig = ViewSamplerConfig()
+    latents: Literal["auto", "stored", "encode"] = Field(
+        "auto",
+        description="auto: those stored in the folders that have them (generated clips, and those of"
+        " `prepare latents`), else from frames, in each step; stored: every folder must have them; encode:"
+        " always from frames",
+    )
     mirror_probability: float = Field(
         0.0, ge=0, le=1, description="share of clips flipped left to right, cameras with them"
     )
@@ -101,6 +115,7 @@ class ReconstructionTask:
             PerceptualLoss(config.loss.perceptual_weights) if config.loss.perceptual else None
         )
         self.indices = [ShardIndex.load(folder) for folder in config.data]
+        self.stored = self._stored_inputs()
         self.validation_clips = self._load_validation()
 
     def build(self) -> LaLRM:
@@ -125,7 +140,12 @@ class ReconstructionTask:
             list(zip(self.indices, weights, strict=True)),
             batch_size=config.batch_size,
             seed=self.seed,
-            transform=ReconstructionSample(config),
+            transform=ReconstructionSample(
+                config.views,
+                mirror_probability=config.mirror_probability,
+                scale_jitter=config.scale_jitter,
+                stored=self.stored,
+            ),
             num_workers=config.num_workers,
             rank=rank,
             world_size=world_size,
@@ -138,9 +158,7 @@ class ReconstructionTask:
         """Named parts; "loss" is their weighted sum, "psnr" is for reading only."""
         weights = self.config.loss
         inputs, targets = batch_cameras(batch, "input"), batch_cameras(batch, "target")
-        with torch.no_grad():
-            latents = self.autoencoder.encode(batch["input_frames"])
-        gaussians = model(latents, inputs)
+        gaussians = model(self.latents(batch), inputs)
         with full_precision(gaussians.means.device):
             drawn = self.render(gaussians, targets).frames
             mse = F.mse_loss(drawn, batch["target_frames"])
@@ -161,6 +179,22 @@ class ReconstructionTask:
             psnr = -10 * torch.log10(mse)
         return {"loss": total, **parts, "psnr": psnr}
 
+    @torch.no_grad()
+    def latents(self, batch: dict[str, Tensor]) -> Tensor:
+        """The batch's latents `[b c p h w]`: stored ones where there are any, else encoded from its frames."""
+        frames = batch["input_frames"]
+        if "latents" not in batch:
+            return self._encode(frames)
+        latents, lacking = batch["latents"].clone(), ~batch["has_latents"]
+        if lacking.any():
+            latents[lacking] = self._encode(frames[lacking]).to(latents.dtype)
+        return latents
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        if isinstance(self.autoencoder, nn.Module):
+            self.autoencoder.to(frames.device)
+        return self.autoencoder.encode(frames)
+
     def render(self, gaussians: Gaussians, cameras: Cameras) -> Any:
         """Renders over the task's grey background."""
         background = gaussians.means.new_full((3,), self.config.background)
@@ -171,17 +205,19 @@ class ReconstructionTask:
         """PSNR on seen and unseen views and depth error of fixed clips; a picture of the first four."""
         scores: dict[str, list[float]] = {"psnr_seen": [], "psnr_unseen": [], "log_depth_error": []}
         images = {}
+        device = next(model.parameters()).device
         for number, (inputs, views) in enumerate(self.validation_clips):
-            cameras = stack_cameras([inputs.cameras])
-            gaussians = model(self.autoencoder.encode(inputs.frames[None]), cameras)
-            drawn = self.render(gaussians, stack_cameras([views.cameras])).frames[0].clamp(0, 1)
+            cameras = stack_cameras([inputs.cameras]).to(device)
+            gaussians = model(self._encode(inputs.frames[None].to(device)), cameras)
+            targets = stack_cameras([views.cameras]).to(device)
+            drawn = self.render(gaussians, targets).frames[0].clamp(0, 1).cpu()
             error = (drawn - views.frames).square().mean(dim=(1, 2, 3))
             psnr = -10 * torch.log10(error.clamp_min(1e-10))
             scores["psnr_seen"].append(float(psnr[: inputs.num_frames].mean()))
             if views.num_frames > inputs.num_frames:
                 scores["psnr_unseen"].append(float(psnr[inputs.num_frames :].mean()))
             if inputs.depth is not None:
-                depth = inputs.depth[None].clamp(max=DEPTH_LIMIT)
+                depth = inputs.depth[None].clamp(max=DEPTH_LIMIT).to(device)
                 truth = losses.half_resolution_distance(depth, cameras)
                 error = losses.log_distance_loss(
                     losses.ray_distance(gaussians, cameras), truth.flatten(2)
@@ -196,6 +232,24 @@ class ReconstructionTask:
         assert isinstance(model, LaLRM)
         half = self.config.export_dtype == "float16"
         model.save_pretrained(folder, torch.float16 if half else torch.float32)
+
+    def _stored_inputs(self) -> StoredInputs | None:
+        """The folders whose stored latents go in; None where frames of all clips are encoded."""
+        config, folders = self.config, {}
+        if config.latents == "encode":
+            return None
+        for index in self.indices:
+            if has_stored_latents(index, config.autoencoder, config.views.num_input):
+                folders[index.folder] = made_by_video_model(index)
+                logger.info("%s: its stored latents are used", index.folder)
+            elif config.latents == "stored":
+                raise UserError(
+                    f"{index.folder}: has no stored latents; make them with `./launch.sh prepare latents"
+                    f" {index.folder}`, or set task.latents=auto"
+                )
+        size = (self.indices[0].height, self.indices[0].width)
+        shape = latent_shape(config.views.num_input, *size, self.autoencoder.latent_channels)
+        return StoredInputs(folders, shape) if folders else None
 
     def _load_validation(self) -> list[tuple[Clip, Clip]]:
         """Input frames, and every view to be judged: the input frames, then the unseen ones."""
@@ -224,37 +278,6 @@ class ReconstructionTask:
         stacked = torch.stack(frames)
         with torch.no_grad():
             return torch.cat([self.autoencoder.encode(x) for x in stacked.split(16)]), stacked
-
-
-class ReconstructionSample:
-    """Turns a lazy clip into one training sample; runs in the loader's workers."""
-
-    def __init__(self, config: ReconstructionConfig) -> None:
-        self.sampler = ViewSampler(config.views)
-        self.scale_jitter, self.mirror_probability = config.scale_jitter, config.mirror_probability
-
-    def __call__(self, handle: ShardClip, generator: torch.Generator) -> dict[str, Tensor]:
-        chosen = self.sampler.sample(handle.num_frames, handle.num_path_frames, generator)
-        inputs, targets = load_selection(handle, chosen)
-        if torch.rand((), generator=generator) < self.mirror_probability:
-            inputs, targets = inputs.mirrored(), targets.mirrored()
-        factor = 1.0
-        if self.scale_jitter:
-            factor = math.exp(self.scale_jitter * float(torch.randn((), generator=generator)))
-        depth = inputs.depth if inputs.depth is not None else torch.zeros(inputs.frames[:, 0].shape)
-        sample = {"input_depth": depth.clamp(max=DEPTH_LIMIT) / factor}
-        for prefix, clip in (("input", inputs), ("target", targets)):
-            cameras = clip.cameras.rescaled(factor)
-            sample[f"{prefix}_frames"] = clip.frames
-            sample[f"{prefix}_world_to_camera"] = cameras.world_to_camera
-            sample[f"{prefix}_intrinsics"] = cameras.intrinsics
-        return sample
-
-
-def batch_cameras(batch: dict[str, Tensor], prefix: str) -> Cameras:
-    """The batched cameras that belong to `prefix`_frames."""
-    height, width = batch[f"{prefix}_frames"].shape[-2:]
-    return Cameras(batch[f"{prefix}_world_to_camera"], batch[f"{prefix}_intrinsics"], height, width)
 
 
 def _picture(truth: Tensor, drawn: Tensor, num_input: int) -> Tensor:

@@ -8,16 +8,28 @@ from torch import nn
 from torch.nn import functional as F
 
 from configs.errors import UserError
+from configs.loader import load_config
 from data.cameras import Cameras
+from data.clip_windows import Window, WindowConfig, load_window
+from data.clips import Clip
+from data.paired_shards import PairedWriter
 from data.procedural.clips import make_clip
 from data.procedural.config import SceneConfig
+from data.shard_index import ShardIndex
 from data.shard_writing import write_shards
+from data.shards import open_clip
+from models.bundled_weights import TINY_LALRM
 from models.gaussians import Gaussians
 from models.lalrm import LaLRMConfig
+from models.latent_shards import GENERATED, LATENTS, latents_recipe, write_latents
 from models.linear_codec import LinearCodec, LinearCodecConfig
+from models.pretrained import read_config
 from train import losses
-from train.tasks.reconstruction import LossConfig, ReconstructionConfig, batch_cameras
+from train.tasks.reconstruction import LossConfig, ReconstructionConfig
+from train.tasks.reconstruction_sample import batch_cameras
+from train.tasks.registry import Recipe
 
+ROOT = Path(__file__).resolve().parents[3]
 SCENES = SceneConfig(height=32, width=48, num_frames=9, num_near=2, num_far=1)
 MODEL = LaLRMConfig(
     latent_channels=4, width=32, depth=1, heads=2, temporal_alignment=True, color_skip=True
@@ -152,3 +164,122 @@ def test_unknown_depth_does_not_count() -> None:
     target = torch.tensor([1.0, 0.0, 4.0])
     expected = torch.tensor(2.0).log() / 2
     torch.testing.assert_close(losses.log_distance_loss(predicted, target), expected)
+
+
+@pytest.fixture(scope="module")
+def stored(folders) -> Path:
+    """Three of the clips with latents of all their windows."""
+    index = write_shards([make_clip(seed, SCENES) for seed in range(3)], folders["root"] / "stored")
+    codec = LinearCodec.from_pretrained(folders["codec"])
+    write_latents(index, codec, folders["codec"], WindowConfig(num_frames=9))
+    return index.folder
+
+
+def write_pathlike(folders: dict[str, Path], name: str, key: str, generated: bool) -> Path:
+    """Four clips without depth and without views but the path's, with latents of one window.
+
+    The latents are a number each, so that it shows where they go.
+    """
+    folder = folders["root"] / name
+    recipe = {**latents_recipe(folders["codec"], 9), GENERATED: generated}
+    with PairedWriter(folder, LATENTS, recipe={}, tensors_recipe=recipe, expected=4) as writer:
+        for number in range(4):
+            clip = make_clip(number, SCENES).select(list(range(9)))
+            clip = Clip(clip.frames, clip.cameras, f"generated/{number}", 9)
+            latents = torch.full((4, 3, 4, 6), 10.0 + number)
+            writer.add(number, clip, {key: latents, f"{key}.scale": torch.tensor(1.0)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def generated(folders) -> Path:
+    """Clips as the video model makes them."""
+    return write_pathlike(folders, "generated", "from0_step1", generated=True)
+
+
+def first_batch(config: ReconstructionConfig) -> dict[str, torch.Tensor]:
+    return next(iter(config.create(seed=0).loader(rank=0, world_size=1, start=0)))
+
+
+def test_stored_latents_are_those_of_the_frames_they_come_with(folders, stored) -> None:
+    """Forwards, backwards and mirrored, each as often as configured."""
+    batch = first_batch(make_config(folders, data=[stored], batch_size=24))
+    assert batch["has_latents"].all()
+    codec = LinearCodec.from_pretrained(folders["codec"])
+    expected = codec.encode(batch["input_frames"])
+    torch.testing.assert_close(batch["latents"], expected, atol=6e-3, rtol=2e-3)
+    index = ShardIndex.load(stored)
+    windows = [Window(f, s, m) for f, s in ((0, 1), (8, -1)) for m in (False, True)]
+    known = [(w, load_window(open_clip(index, n), w, 9).frames) for n in range(3) for w in windows]
+    found = [next(w for w, x in known if torch.equal(x, f)) for f in batch["input_frames"]]
+    assert set(found) == set(windows)
+    forwards = {"num_input": 9, "num_seen": 2, "num_unseen": 2}
+    config = make_config(folders, data=[stored], mirror_probability=0.0, views=forwards)
+    for frames in first_batch(config)["input_frames"]:
+        assert next(w for w, x in known if torch.equal(x, frames)) == Window(0, 1)
+
+
+def test_the_truth_scores_as_the_truth_from_stored_windows_too(folders, stored) -> None:
+    task = make_config(folders, data=[stored], scale_jitter=0.5, batch_size=6).create(seed=0)
+    batch = next(iter(task.loader(rank=0, world_size=1, start=0)))
+    parts = task.losses(Oracle(batch), batch, torch.Generator())
+    assert parts["psnr"] > 18
+    assert parts["depth"] < 1e-4
+
+
+def test_generated_clips_are_mixed_with_real_ones(folders, generated) -> None:
+    """Theirs go in as they are stored, the real ones' are encoded; decoded frames supervise."""
+    mix = {"data": [folders["shards"], generated], "data_weights": [1.0, 1.0], "batch_size": 12}
+    task = make_config(folders, **mix).create(seed=0)
+    batch = next(iter(task.loader(rank=0, world_size=1, start=0)))
+    made = batch["has_latents"]
+    assert 2 <= int(made.sum()) <= 10
+    latents = task.latents(batch)
+    assert set(latents[made].unique().tolist()) <= {10.0, 11.0, 12.0, 13.0}
+    real = task.autoencoder.encode(batch["input_frames"][~made])
+    torch.testing.assert_close(latents[~made], real)
+    for frames, targets in zip(
+        batch["input_frames"][made], batch["target_frames"][made], strict=True
+    ):
+        assert all(any(torch.equal(target, frame) for frame in frames) for target in targets)
+    assert (batch["input_depth"][made] == 0).all()
+    assert (batch["input_depth"][~made] > 0).any()
+    model = task.build()
+    task.losses(model, batch, torch.Generator())["loss"].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_generated_clips_can_be_encoded_again_for_comparison(folders, generated) -> None:
+    views = {"num_input": 9, "num_seen": 4, "num_unseen": 0}
+    batch = first_batch(make_config(folders, data=[generated], latents="encode", views=views))
+    assert "latents" not in batch
+
+
+def test_latents_that_do_not_suit_are_refused(folders, stored, generated, tmp_path) -> None:
+    with pytest.raises(UserError, match=r"shards: has no stored latents; make them with"):
+        make_config(folders, data=[stored, folders["shards"]], latents="stored").create(seed=0)
+    backwards = write_pathlike(folders, "backwards", "from8_step-1", generated=False)
+    forwards = make_config(folders, data=[backwards], views={"num_input": 9})
+    with pytest.raises(UserError, match=r"no stored latents .* allows; stored are from8_step-1"):
+        first_batch(forwards)
+    codec = LinearCodec.from_pretrained(folders["codec"])
+    with torch.no_grad():
+        codec.first.analysis.weight.mul_(2)
+    codec.save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match=r"its autoencoder is \w+, but this run's is \w+"):
+        make_config(folders, data=[generated], autoencoder=tmp_path / "other").create(seed=0)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "configs").glob("[ft]*/reconstruction*.yaml")),
+    ids=lambda p: f"{p.parent.name}-{p.stem}",
+)
+def test_recipes_are_valid(path: Path) -> None:
+    assert load_config(path, [], Recipe).task.kind == "reconstruction"
+
+
+def test_stage_two_goes_on_from_the_bundled_model() -> None:
+    task = load_config(ROOT / "configs/tiny/reconstruction_stage2.yaml", [], Recipe).task
+    assert task.model == read_config(TINY_LALRM, LaLRMConfig, "lalrm")
+    assert (ROOT / task.init_from).resolve() == TINY_LALRM

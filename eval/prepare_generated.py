@@ -1,0 +1,168 @@
+"""The command `prepare generated`: shards of clips that the video model made, with its latents."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from configs.errors import EXIT_DONE, run_command
+
+DESCRIPTION = """\
+Has the video model make clips from images along camera paths, as training data: decoded frames, their cameras,
+and beside them the latents as the model drew them, which LaLRM learns to read in its second stage.
+
+  ./launch.sh prepare generated --clips 512 --seed 20000000 --out runs/data/tiny_generated
+  ./launch.sh prepare generated --images my_photos --paths orbit dolly pan:15 --clips 100 --out shards/generated
+  ./launch.sh prepare generated --images shards/re10k --paths own --clips 20000 --pipeline weights/full \\
+      --device cuda --batch 4 --out shards/generated_480x720
+
+Clip i depends on its image, --seed and the other settings alone, not on --clips: a longer set begins with the
+shorter one. Procedural image i is that of seed SEED + i, so give sets whose seeds don't overlap.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    args = build_parser().parse_args(argv)
+    from data.camera_paths import PATHS
+    from data.paired_shards import PairedWriter
+    from data.prepare import report
+    from data.progress_bars import stage_bars
+    from data.shard_index import SampleFormat
+    from data.views import check_frame_count
+    from eval.first_frames import open_first_frames
+    from eval.generate_run import memory_explained, open_pipeline, sampling_of
+    from eval.generated_shards import ClipPlan, write_generated_clips
+    from models.bundled_weights import TINY_PIPELINE
+    from models.latent_shards import GENERATED, LATENTS, latents_recipe
+    from models.pipeline_files import PartFolders, read_pipeline_file
+    from models.pretrained import weights_digest
+    from models.video_sampling import SamplingStep
+
+    pipeline = open_pipeline(args)
+    sampling = sampling_of(args, pipeline.sampling)
+    num_frames = check_frame_count(args.frames or pipeline.clip_frames, "--frames")
+    height, width = pipeline.frame_size
+    images = open_first_frames(
+        args.images, height=height, width=width, num_frames=num_frames, first_seed=args.seed
+    )
+    plan = ClipPlan(args.seed, num_frames, tuple(args.paths or PATHS), tuple(args.strength))
+    plan.check(images)
+
+    named = PartFolders(**{name: getattr(args, name) for name in vars(PartFolders())})
+    folders = read_pipeline_file(args.pipeline or TINY_PIPELINE)[0].replaced(named)
+    recipe = {
+        "source": "generated",
+        "images": images.describe(),
+        **plan.describe(),
+        "sampling": sampling.model_dump(mode="json"),
+        "weights": {
+            name: weights_digest(folder)
+            for name in ("autoencoder", "video_base", "camera_branches", "text_encoder")
+            if (folder := getattr(folders, name)) is not None
+        },
+    }
+    assert folders.autoencoder is not None
+    writer = PairedWriter(
+        args.out,
+        LATENTS,
+        recipe=recipe,
+        tensors_recipe={**latents_recipe(folders.autoencoder, num_frames), GENERATED: True},
+        sample_format=SampleFormat(image=args.image, jpeg_quality=args.jpeg_quality, depth="none"),
+        clips_per_shard=args.clips_per_shard,
+        existing="resume" if args.resume else "overwrite" if args.overwrite else "refuse",
+        expected=args.clips,
+    )
+    started = time.monotonic()
+    with writer, stage_bars() as progress, memory_explained(args):
+        done_before = writer.num_done
+
+        def on_step(step: SamplingStep) -> None:
+            progress("sampling", step.done, step.total)
+
+        write_generated_clips(
+            writer,
+            pipeline,
+            images,
+            plan,
+            num_clips=args.clips,
+            clips_per_shard=args.clips_per_shard,
+            batch_size=args.batch,
+            sampling=sampling,
+            progress=lambda done: progress("clips", done, args.clips),
+            on_step=on_step,
+        )
+    seconds = time.monotonic() - started
+    made = args.clips - done_before
+    report(
+        args.out,
+        {
+            "made of": f"{args.images}, {len(plan.paths)} kinds of paths",
+            "went on after": f"{done_before} clips" if done_before else "",
+            "time": f"{seconds:.1f} s, {60 * made / max(seconds, 1e-9):.1f} clips a minute",
+        },
+    )
+    return EXIT_DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    from data.prepare import natural, positive
+    from eval.generate import add_model_options, add_sampling_options
+
+    parser = argparse.ArgumentParser(
+        prog="launch.sh prepare generated",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--clips", type=positive, required=True, help="number of clips")
+    parser.add_argument(
+        "--images",
+        default="procedural",
+        metavar="FOLDER",
+        help='photographs, shards (their first frames), or "procedural" (default: %(default)s)',
+    )
+    parser.add_argument(
+        "--paths",
+        nargs="+",
+        metavar="PATH",
+        help="drawn from at random for each clip: names, NAME:AMPLITUDE, joined ones, files, or own, the path that"
+        " was really taken from the image (default: every named path)",
+    )
+    parser.add_argument(
+        "--strength",
+        nargs=2,
+        type=float,
+        default=(0.4, 1.2),
+        metavar=("LOW", "HIGH"),
+        help="share of a named path's usual amplitude, drawn for each clip (default: 0.4 1.2)",
+    )
+    parser.add_argument(
+        "--seed", type=natural, default=0, help="of paths, noise and procedural images (default: 0)"
+    )
+    parser.add_argument(
+        "--frames", type=positive, help="8k+1 (default: as the video model was trained)"
+    )
+    parser.add_argument(
+        "--batch", type=positive, default=1, help="clips at once, for more memory (default: 1)"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="shard folder")
+    parser.add_argument(
+        "--clips-per-shard", type=positive, default=64, help="clips in a tar file (default: 64)"
+    )
+    parser.add_argument(
+        "--image", choices=["png", "jpeg"], default="png", help="how frames are stored"
+    )
+    parser.add_argument(
+        "--jpeg-quality", type=int, choices=range(1, 101), default=95, metavar="1-100"
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on after the finished shards")
+    existing.add_argument("--overwrite", action="store_true", help="replace the shards in FOLDER")
+    add_sampling_options(parser.add_argument_group("sampling (defaults are the pipeline's)"))
+    add_model_options(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

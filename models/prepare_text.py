@@ -1,0 +1,105 @@
+"""The command `prepare text`: embeddings of the clips' captions beside shards' clips."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from configs.errors import EXIT_DONE, run_command
+
+DESCRIPTION = """\
+Computes the text embeddings of shards' captions once, so that no text encoder sits in the training process.
+They go into the shards' own folder; task.text names their set. A clip without a caption gets the empty
+prompt's embedding, which is stored once.
+
+  ./launch.sh prepare text shards/re10k --encoder weights/CogVideoX-5b-I2V --device cuda
+  ./launch.sh prepare text shards/re10k --encoder weights/CogVideoX-5b-I2V --empty --name no_captions
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    args = build_parser().parse_args(argv)
+    import torch
+
+    from data.progress_bars import progress_bar
+    from data.shard_index import ShardIndex
+    from models.text_encoder import TextEncoder, load_text_encoder
+    from models.text_shards import write_text
+
+    index = ShardIndex.load(args.folder)
+    dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
+    tokenizer, network = load_text_encoder(args.encoder, getattr(torch, dtype))
+    encoder = TextEncoder(tokenizer, network.to(args.device))
+    started = time.monotonic()
+    with progress_bar("clips", len(index)) as advance:
+        account = write_text(
+            index,
+            encoder,
+            args.encoder,
+            num_tokens=args.tokens,
+            name=args.name,
+            use_captions=not args.empty,
+            batch_size=args.batch,
+            existing="resume" if args.resume else "overwrite" if args.overwrite else "refuse",
+            progress=advance,
+        )
+    seconds = time.monotonic() - started
+    size = sum(shard.bytes for shard in index.tensors(args.name).content.shards)
+    done = account.captions + account.empty
+    print(
+        f"{args.folder}: text embeddings {args.name!r} of {len(index)} clips ({done} of them new:"
+        f" {account.captions} captions, {account.empty} without one), {args.tokens} tokens of width"
+        f" {encoder.width}, {size / 1e6:.1f} MB, in {seconds:.0f} s"
+    )
+    if account.cut:
+        print(f"captions cut off after {args.tokens} tokens: {account.cut}")
+    return EXIT_DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    from data.prepare import positive
+
+    parser = argparse.ArgumentParser(
+        prog="launch.sh prepare text",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="SHARDS", help="shard folder")
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="with tokenizer/ and text_encoder/ in it, such as a CogVideoX-5B-I2V snapshot",
+    )
+    parser.add_argument(
+        "--empty", action="store_true", help="the empty prompt for every clip, whatever its caption"
+    )
+    parser.add_argument(
+        "--tokens",
+        type=positive,
+        default=226,
+        help="length of an embedding, the video model's max_text_seq_length (default: %(default)s)",
+    )
+    parser.add_argument("--name", default="text", help="of the set (default: %(default)s)")
+    parser.add_argument(
+        "--batch", type=positive, default=8, help="captions at once (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the encoder (default: float32 on the CPU, else bfloat16)",
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on after the finished shards")
+    existing.add_argument(
+        "--overwrite", action="store_true", help="replace embeddings of this name"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)
