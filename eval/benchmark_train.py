@@ -22,7 +22,8 @@ from data.procedural_shards import procedural_recipe, write_procedural
 from data.shard_writing import ShardWriter
 from eval.machine_peak import matmul_peak
 from models.gaussians import Gaussians
-from train.engine import Engine, StepRule, create_engine, set_threads
+from train.engine import Engine, StepRule, set_threads
+from train.engine_choice import create_engine
 from train.randomness import seed_step
 from train.ranks import joined_ranks
 from train.tasks.reconstruction import ReconstructionConfig, ReconstructionTask

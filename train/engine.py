@@ -177,29 +177,6 @@ class PlainEngine:
                 value.copy_(tensors[name])
 
 
-def create_engine(
-    module: nn.Module,
-    optimizer: OptimizerConfig,
-    config: EngineConfig,
-    rule: StepRule,
-    ranks: Ranks,
-) -> Engine:
-    """The engine that `config.kind` names. Raises UserError where it can't run here."""
-    kind = config.kind
-    if kind == "auto":
-        kind = "plain" if ranks.world_size == 1 else "deepspeed"
-    if kind == "plain":
-        if ranks.world_size > 1:
-            raise UserError(
-                f"engine.kind=plain trains in one process, but {ranks.world_size} were started;"
-                " use engine.kind=deepspeed"
-            )
-        return PlainEngine(module, optimizer, config, rule, ranks)
-    from train.deepspeed_engine import DeepSpeedEngine
-
-    return DeepSpeedEngine(module, optimizer, config, rule, ranks)
-
-
 def set_threads(threads: int | None) -> None:
     """Limits the CPU threads of PyTorch and of the rasteriser; None leaves their defaults."""
     if threads is None:

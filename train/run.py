@@ -41,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(config: RunConfig) -> int:
     """Trains by a whole recipe, in this process's place among the ranks; returns the exit code."""
-    from train.engine import StepRule, create_engine, set_threads
+    from train.engine import StepRule, set_threads
+    from train.engine_choice import create_engine
     from train.loop import Outcome, train_loop
     from train.ranks import joined_ranks
     from train.run_folder import RunFolder

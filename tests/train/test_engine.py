@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from configs.errors import UserError
-from train.engine import EngineConfig, PlainEngine, StepRule, create_engine
+from train.engine import EngineConfig, PlainEngine, StepRule
+from train.engine_choice import create_engine
 from train.optimizer import OptimizerConfig, create_optimizer
 from train.ranks import Ranks
 
