@@ -43,6 +43,14 @@ def checked_modules() -> list[str]:
 install_import_hook(checked_modules(), "beartype.beartype")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what needs a GPU where there is none, whatever markers were asked for."""
+    import torch
+
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved image-to-scene pipeline of random weights: clips of 9 frames of 32x48, cameras that matter."""
