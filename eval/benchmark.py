@@ -57,25 +57,41 @@ def main(argv: list[str] | None = None) -> int:
     return EXIT_DONE
 
 
+FILE_WIDTH = 120
+"""Columns of a table that goes to a file or a pipe."""
+
+
 def print_result(result: dict[str, Any]) -> None:
-    """A table of the rows, and a line for every number beside them."""
+    """A table of the rows, and a line for every number beside them or equal in all of them."""
     from rich.console import Console
     from rich.table import Table
 
-    columns = list(dict.fromkeys(key for row in result["rows"] for key in row))
+    rows = result["rows"]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    same = {
+        column: rows[0][column]
+        for column in columns
+        if len(rows) > 1 and all(row.get(column, ...) == rows[0].get(column) for row in rows)
+    }
     table = Table(title=result["benchmark"])
     for column in columns:
-        is_name = isinstance(result["rows"][0].get(column), str)
-        table.add_column(
-            column.replace("_", " "), justify="left" if is_name else "right", no_wrap=is_name
-        )
-    for row in result["rows"]:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+        if column not in same:
+            cells = [_cell(row.get(column)) for row in rows]
+            is_name = isinstance(rows[0].get(column), str)
+            table.add_column(
+                column.replace("_", " "),
+                justify="left" if is_name else "right",
+                min_width=12 if is_name else max(map(len, cells)),
+            )
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns if column not in same))
     console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
     console.print(table)
-    for name, value in result.items():
-        if name not in ("rows", "benchmark"):
-            console.print(f"  {name.replace('_', ' ')}: {value}")
+    beside = {key: value for key, value in result.items() if key not in ("rows", "benchmark")}
+    for name, value in {**same, **beside}.items():
+        console.print(f"  {name.replace('_', ' ')}: {value}")
 
 
 def _cell(value: Any) -> str:
