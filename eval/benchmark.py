@@ -81,6 +81,7 @@ def print_result(result: dict[str, Any]) -> None:
             table.add_column(
                 column.replace("_", " "),
                 justify="left" if is_name else "right",
+                no_wrap=is_name,
                 min_width=12 if is_name else max(map(len, cells)),
             )
     for row in rows:
