@@ -107,6 +107,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_the_command_and_its_workers(tmp_path):
     argv = procedural(tmp_path / "out", 5000, "--workers", "2", "--clips-per-shard", "2")
     process = subprocess.Popen(

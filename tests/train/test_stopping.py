@@ -2,22 +2,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from train.stopping import StopRequest
 
 
-@pytest.fixture
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C as Python handles it, also where a shell started the tests with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_interruptible")
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_is_noted_and_the_next_one_acts_at_once() -> None:
     with StopRequest() as stop:
         assert not stop.signalled and not stop.out_of_time
