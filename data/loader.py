@@ -46,6 +46,23 @@ class Damage:
     message: str
 
 
+def mixture(
+    indices: Sequence[ShardIndex], weights: Sequence[float] | None = None
+) -> list[tuple[ShardIndex, float]]:
+    """Sources of a `ClipLoader`: each index with its share of the samples, by default its number of clips.
+
+    Raises UserError where there are not as many weights as indices.
+    """
+    if weights is None:
+        weights = [float(len(index)) for index in indices]
+    if len(weights) != len(indices):
+        raise UserError(
+            f"data_weights has {len(weights)} numbers for {len(indices)} shard folders in data; give"
+            " one a folder"
+        )
+    return list(zip(indices, weights, strict=True))
+
+
 class ClipLoader:
     """Endless batches of transformed clips; iterate it once, `close()` it or leave it as a context.
 

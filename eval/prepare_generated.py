@@ -34,9 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     from eval.first_frames import open_first_frames
     from eval.generate_run import memory_explained, open_pipeline, sampling_of
     from eval.generated_shards import ClipPlan, write_generated_clips
-    from models.bundled_weights import TINY_PIPELINE
     from models.latent_shards import GENERATED, LATENTS, latents_recipe
-    from models.pipeline_files import PartFolders, read_pipeline_file
     from models.pretrained import weights_digest
     from models.video_sampling import SamplingStep
 
@@ -50,25 +48,19 @@ def main(argv: list[str] | None = None) -> int:
     plan = ClipPlan(args.seed, num_frames, tuple(args.paths or PATHS), tuple(args.strength))
     plan.check(images)
 
-    named = PartFolders(**{name: getattr(args, name) for name in vars(PartFolders())})
-    folders = read_pipeline_file(args.pipeline or TINY_PIPELINE)[0].replaced(named)
+    folders = _weights_folders(args)
     recipe = {
         "source": "generated",
         "images": images.describe(),
         **plan.describe(),
         "sampling": sampling.model_dump(mode="json"),
-        "weights": {
-            name: weights_digest(folder)
-            for name in ("autoencoder", "video_base", "camera_branches", "text_encoder")
-            if (folder := getattr(folders, name)) is not None
-        },
+        "weights": {name: weights_digest(folder) for name, folder in folders.items()},
     }
-    assert folders.autoencoder is not None
     writer = PairedWriter(
         args.out,
         LATENTS,
         recipe=recipe,
-        tensors_recipe={**latents_recipe(folders.autoencoder, num_frames), GENERATED: True},
+        tensors_recipe={**latents_recipe(folders["autoencoder"], num_frames), GENERATED: True},
         sample_format=SampleFormat(image=args.image, jpeg_quality=args.jpeg_quality, depth="none"),
         clips_per_shard=args.clips_per_shard,
         existing="resume" if args.resume else "overwrite" if args.overwrite else "refuse",
@@ -104,6 +96,17 @@ def main(argv: list[str] | None = None) -> int:
         },
     )
     return EXIT_DONE
+
+
+def _weights_folders(args: argparse.Namespace) -> dict[str, Path]:
+    """The folders of all weights that the clips depend on, by part."""
+    from models.bundled_weights import TINY_PIPELINE
+    from models.pipeline_files import PartFolders, read_pipeline_file
+
+    named = PartFolders(**{name: getattr(args, name) for name in vars(PartFolders())})
+    folders = read_pipeline_file(args.pipeline or TINY_PIPELINE)[0].replaced(named)
+    parts = ("autoencoder", "video_base", "camera_branches", "text_encoder")
+    return {name: folder for name in parts if (folder := getattr(folders, name)) is not None}
 
 
 def build_parser() -> argparse.ArgumentParser:

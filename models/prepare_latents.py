@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from configs.errors import EXIT_DONE, run_command
+from models.bundled_weights import TINY_AUTOENCODER
 
 DESCRIPTION = """\
 Computes the latents of shards' clips once, so that training the video model reads them instead of frames.
@@ -70,8 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--autoencoder",
         type=Path,
-        default=Path("models/weights/tiny/autoencoder"),
-        help="weights folder of the video autoencoder (default: %(default)s)",
+        default=TINY_AUTOENCODER,
+        help="weights folder of the video autoencoder (default: the bundled one)",
     )
     parser.add_argument("--frames", type=int, default=17, help="frames of a window: 8k+1")
     parser.add_argument(

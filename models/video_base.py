@@ -197,6 +197,7 @@ def save_base(base: VideoBase, folder: str | Path, dtype: torch.dtype = torch.fl
         unfinished = folder / f"{name}.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
         part.save_pretrained(unfinished)
+        _share_as(unfinished)
         shutil.rmtree(folder / name, ignore_errors=True)
         os.replace(unfinished, folder / name)
     described = folder / f"{BASE_FILE}.tmp"
@@ -304,6 +305,13 @@ def _initialise(transformer: CogVideoXTransformer3DModel) -> None:
         zeroed += [block.norm1.linear, block.norm2.linear]
     for module in zeroed:
         nn.init.zeros_(module.weight)
+
+
+def _share_as(folder: Path) -> None:
+    """Gives the weights the permissions of their config: diffusers leaves them to their owner alone."""
+    configs = [path for path in folder.iterdir() if path.suffix == ".json"]
+    for path in folder.iterdir():
+        path.chmod(configs[0].stat().st_mode)
 
 
 def _first_line(error: Exception) -> str:

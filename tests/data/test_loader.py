@@ -20,7 +20,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from data import loader as loader_module
-from data.loader import ClipLoader
+from data.loader import ClipLoader, mixture
 from data.shard_index import ShardIndex
 from data.shard_samples import ShardClip
 
@@ -125,6 +125,14 @@ def test_a_mixture_does_not_depend_on_workers_or_ranks(make_shards, tmp_path):
     assert same(
         alone, [{n: torch.cat([a[n], b[n]]) for n in a} for a, b in zip(*halves, strict=True)]
     )
+
+
+def test_folders_share_samples_by_their_clips_unless_told(make_shards):
+    small, large = make_shards(2, "small"), make_shards(6, "large")
+    assert [share for _, share in mixture([small, large])] == [2.0, 6.0]
+    assert [share for _, share in mixture([small, large], [0.5, 0.5])] == [0.5, 0.5]
+    with pytest.raises(UserError, match="data_weights has 1 numbers for 2 shard folders"):
+        mixture([small, large], [1.0])
 
 
 def test_impossible_sources_and_batches_are_refused(shards):

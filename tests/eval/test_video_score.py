@@ -182,9 +182,11 @@ def test_a_scene_that_cannot_be_made_becomes_marked_rows(
 
 
 def test_weights_that_are_missing_are_told_with_their_cure(recipe, tmp_path) -> None:
-    for key, named in (("base", "video_base"), ("branches", "video_camera"), ("lalrm", "lalrm")):
+    recipes = {"base": "video_base", "branches": "video_camera", "lalrm": "reconstruction"}
+    for key, trained_by in recipes.items():
         with pytest.raises(
-            UserError, match=rf"none: no such folder.*(name another).*{named}|lalrm"
+            UserError,
+            match=rf"none: no such folder; it should hold the .*: name another.*/{trained_by}\.yaml",
         ):
             main([str(recipe), f"{key}={tmp_path / 'none'}", f"out={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 
 from data.cameras import Cameras, intrinsics_from_fov
 from models.video_base import VideoBase, VideoModelConfig, create_base
+
+sys.path.insert(0, str(Path(__file__).parent))  # for steered_models
 
 
 @pytest.fixture

@@ -1,61 +1,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
+from steered_models import COMBINATIONS, TINY, Inputs, NewBase, attached, call, randomise
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from configs.errors import UserError
 from data.cameras import Cameras
 from models.camera_branch_files import LORA_FILE, load_branches, save_branches
 from models.camera_branches import CameraBranches, CameraBranchesConfig
 from models.camera_encoder import CameraEncoder
-from models.video_base import VideoBase, VideoModelConfig, create_base, load_base, save_base
 from models.video_model import VideoModel
 from models.video_positions import rotary_embedding
-
-NewBase = Callable[..., VideoBase]
-Inputs = tuple[Tensor, Tensor, Tensor]
-
-TINY = CameraBranchesConfig(control_blocks=2, lora_rank=3, encoder_width=8)
-COMBINATIONS = [
-    TINY,
-    TINY.model_copy(update={"branches": ("control",)}),
-    TINY.model_copy(update={"branches": ("lora",)}),
-    TINY.model_copy(update={"lora_rank": 0}),
-    TINY.model_copy(update={"control_blocks": 3, "lora_targets": ("to_q", "ff.net.0.proj")}),
-]
-
-
-def attached(base: VideoBase, config: CameraBranchesConfig = TINY, **options: Any) -> VideoModel:
-    torch.manual_seed(3)
-    branches = CameraBranches(config, base.transformer)
-    return VideoModel(base, branches, **{"train_base": False} | options)
-
-
-def randomise(module: nn.Module) -> None:
-    torch.manual_seed(4)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.1)
-
-
-def call(base: VideoBase, inputs: Inputs, repeats: int = 1) -> Tensor:
-    """The base as the stock pipeline calls it."""
-    noisy, image, timesteps = (x.repeat(repeats, *[1] * (x.ndim - 1)) for x in inputs)
-    return base.transformer(
-        hidden_states=base.transformer_input(noisy, image),
-        encoder_hidden_states=base.no_text(len(noisy)),
-        timestep=timesteps,
-        image_rotary_emb=rotary_embedding(base.transformer.config, 3, 4, 6, noisy.device),
-        return_dict=False,
-    )[0]
 
 
 @pytest.mark.parametrize("config", COMBINATIONS)
@@ -370,63 +331,6 @@ def test_a_failed_call_leaves_the_base_bare(
     assert torch.equal(model(*video_inputs), bare)
 
 
-@pytest.mark.parametrize("config", COMBINATIONS)
-def test_branches_survive_a_round_trip(
-    tmp_path: Path,
-    new_video_base: NewBase,
-    video_inputs: Inputs,
-    video_cameras: Cameras,
-    config: CameraBranchesConfig,
-) -> None:
-    model = attached(new_video_base(), config)
-    randomise(model)
-    assert model.branches is not None
-    expected = model(*video_inputs, cameras=video_cameras)
-    save_branches(model.branches, tmp_path)
-    assert (tmp_path / LORA_FILE).is_file() == (model.branches.lora is not None)
-    base = new_video_base()
-    loaded = load_branches(tmp_path, base.transformer)
-    assert not loaded.training
-    model = VideoModel(base, loaded, train_base=False)
-    assert torch.equal(model(*video_inputs, cameras=video_cameras), expected)
-
-
-def test_half_precision_files_fit_a_rounded_base(
-    tmp_path: Path, new_video_base: NewBase, video_inputs: Inputs, video_cameras: Cameras
-) -> None:
-    model = attached(new_video_base())
-    randomise(model)
-    assert model.branches is not None
-    expected = model(*video_inputs, cameras=video_cameras)
-    save_branches(model.branches, tmp_path / "branches", torch.float16)
-    save_base(model.base, tmp_path / "base", torch.float16)  # with the branches still attached
-    for dtype, tolerance in ((torch.float32, 0.01), (torch.bfloat16, 0.15)):
-        base = load_base(tmp_path / "base", dtype)
-        branches = load_branches(tmp_path / "branches", base.transformer, dtype)
-        loaded = VideoModel(base, branches, train_base=False)
-        found = loaded(*video_inputs, cameras=video_cameras)
-        assert (found - expected).abs().max() < tolerance * expected.abs().max()
-
-
-def test_plain_diffusers_takes_the_low_rank_updates(
-    tmp_path: Path, new_video_base: NewBase, video_inputs: Inputs, video_cameras: Cameras
-) -> None:
-    config = TINY.model_copy(update={"branches": ("lora",)})
-    model = attached(new_video_base(), config)
-    randomise(model)
-    assert model.branches is not None and model.branches.fusion is not None
-    for parameter in model.branches.fusion.parameters():
-        nn.init.zeros_(parameter)
-    nn.init.eye_(model.branches.fusion.visual.weight)
-    expected = model(*video_inputs, cameras=video_cameras).transpose(1, 2)
-    save_branches(model.branches, tmp_path)
-    plain = new_video_base()
-    bare = call(plain, video_inputs)
-    plain.transformer.load_lora_adapter(str(tmp_path), weight_name=LORA_FILE)
-    torch.testing.assert_close(call(plain, video_inputs), expected)
-    assert not torch.allclose(bare, expected)
-
-
 def test_frozen_half_precision_base_under_autocast(
     new_video_base: NewBase, video_inputs: Inputs, video_cameras: Cameras
 ) -> None:
@@ -455,29 +359,6 @@ def test_joint_training_reaches_base_and_branches(
     assert names == {"transformer", "branches"}
     with pytest.raises(UserError, match="set lora_rank to 0"):
         attached(new_video_base(), train_base=True)
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"heads": 4}, "heads 4 instead of 2"),
-        ({"layers": 2}, "layers 2 instead of 3"),
-        ({"patch": 1}, "patch 1 instead of 2"),
-        ({"time_width": 8, "latent_channels": 8}, "time_width 8 instead of 16, latent_channels 8"),
-        ({"seed": 7}, "of the same size but with other weights"),
-    ],
-)
-def test_branches_of_another_base_are_refused(
-    tmp_path: Path, new_video_base: NewBase, changes: dict[str, int], sentence: str
-) -> None:
-    branches = CameraBranches(TINY, new_video_base().transformer)
-    save_branches(branches, tmp_path)
-    other = new_video_base(**changes).transformer
-    with pytest.raises(UserError, match=sentence):
-        load_branches(tmp_path, other)
-    if "seed" not in changes:
-        with pytest.raises(UserError, match="the camera branches were made for another base"):
-            branches.attach(other)
 
 
 def test_what_does_not_fit_is_refused(
@@ -521,66 +402,3 @@ def test_what_does_not_fit_is_refused(
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         CameraBranchesConfig(**changes)
-
-
-FULL_BASE, FULL = VideoModelConfig(), CameraBranchesConfig()
-
-
-def full_width_model(layers: int, control_blocks: int) -> VideoModel:
-    """A model of the full width on the meta device."""
-    with torch.device("meta"):
-        base = create_base(FULL_BASE.model_copy(update={"layers": layers}))
-        config = FULL.model_copy(update={"control_blocks": control_blocks})
-        branches = CameraBranches(config, base.transformer)
-        return VideoModel(base, branches, train_base=False, gradient_checkpointing=True)
-
-
-def fake_step(model: VideoModel) -> None:
-    """Forward and backward of one clip of 49 frames of 480x720, without memory or arithmetic."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for module in (*model.base.transformer.modules(), *model.modules()):
-            for name, value in module._parameters.items():
-                if value is not None:
-                    fake = torch.empty_like(value, device="cpu")
-                    module._parameters[name] = nn.Parameter(fake, value.requires_grad)
-            for name, value in module._buffers.items():
-                if value is not None:
-                    module._buffers[name] = torch.empty_like(value, device="cpu")
-        cameras = Cameras(torch.empty(1, 49, 4, 4), torch.empty(1, 49, 3, 3), 480, 720)
-        noisy, image = torch.empty(1, 16, 13, 60, 90), torch.empty(1, 16, 1, 60, 90)
-        predicted = model(noisy, image, torch.zeros(1, dtype=torch.long), cameras=cameras)
-        assert predicted.shape == noisy.shape
-        predicted.square().mean().backward()
-    assert all(p.grad is not None for p in model.parameters())
-    trained = {id(p) for p in model.parameters()}
-    assert all(p.grad is None for p in model.base.transformer.parameters() if id(p) not in trained)
-
-
-def test_full_size_parameter_counts() -> None:
-    model = full_width_model(layers=42, control_blocks=21)
-    branches = model.branches
-    assert branches is not None and branches.control and branches.fusion and branches.lora
-    d, time, rank = 3072, 512, 256
-    block = 12 * d * d + 9 * d + 2 * 128 + 2 * (6 * d * (time + 1) + 2 * d)
-    encoder = sum(p.numel() for p in branches.control.encoder.parameters())
-    assert encoder == (6 * 64 + 1) * 128 + 2 * (27 * 128 + 1) * 128 + (4 * 128 + 1) * d + 2 * d
-    counts = [
-        sum(p.numel() for p in part.parameters())
-        for part in (branches.control, branches.fusion, branches.lora, model)
-    ]
-    assert counts[0] == encoder + 21 * (block + d * d + d) + d * d + d == 2_986_352_256
-    assert counts[1] == encoder + 2 * d * d + d == 21_393_792
-    assert counts[2] == 42 * 4 * 2 * d * rank == 264_241_152
-    assert counts[3] == sum(counts[:3]) == 3_271_987_200
-    base = sum(p.numel() for p in model.base.transformer.parameters()) - counts[2]
-    assert base == 5_570_479_680
-
-
-def test_full_width_step_under_fake_tensors() -> None:
-    fake_step(full_width_model(layers=3, control_blocks=2))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_full_size_step_under_fake_tensors() -> None:
-    fake_step(full_width_model(layers=42, control_blocks=21))

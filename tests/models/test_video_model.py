@@ -250,3 +250,11 @@ def test_sizes_that_do_not_work_are_refused(
 ) -> None:
     with pytest.raises(ValidationError):
         VideoModelConfig(**(tiny_video.model_dump() | changes))
+
+
+def test_saved_weights_are_as_readable_as_their_config(
+    tmp_path: Path, new_video_base: NewBase
+) -> None:
+    save_base(new_video_base(), tmp_path)
+    modes = {path.stat().st_mode for path in (tmp_path / "transformer").iterdir()}
+    assert len(modes) == 1

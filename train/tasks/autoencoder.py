@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.loader import Config
-from data.loader import ClipLoader
+from data.loader import ClipLoader, mixture
 from data.shard_index import ShardIndex
 from data.shard_samples import ShardClip
 from data.shards import open_clip
@@ -89,7 +89,7 @@ class AutoencoderTask:
 
     def loader(self, *, rank: int, world_size: int, start: int) -> ClipLoader:
         return ClipLoader(
-            [(index, float(len(index))) for index in self.indices],
+            mixture(self.indices),
             batch_size=self.config.batch_size,
             seed=self.seed,
             transform=PathWindow(self.config.num_frames),

@@ -22,7 +22,7 @@ from configs.errors import UserError
 from configs.loader import Config
 from data.cameras import Cameras, stack_cameras
 from data.clips import Clip
-from data.loader import ClipLoader
+from data.loader import ClipLoader, mixture
 from data.shard_index import ShardIndex
 from data.shards import open_clip
 from data.views import ViewSampler, ViewSamplerConfig, load_selection
@@ -135,9 +135,8 @@ class ReconstructionTask:
 
     def loader(self, *, rank: int, world_size: int, start: int) -> ClipLoader:
         config = self.config
-        weights = config.data_weights or [float(len(index)) for index in self.indices]
         return ClipLoader(
-            list(zip(self.indices, weights, strict=True)),
+            mixture(self.indices, config.data_weights),
             batch_size=config.batch_size,
             seed=self.seed,
             transform=ReconstructionSample(

@@ -19,7 +19,7 @@ from configs.errors import UserError
 from configs.loader import Config
 from data.cameras import Cameras
 from data.clip_windows import WindowConfig
-from data.loader import ClipLoader
+from data.loader import ClipLoader, mixture
 from data.shard_index import ShardIndex
 from models.autoencoder import VideoAutoencoder
 from models.autoencoder_files import load_autoencoder
@@ -166,9 +166,8 @@ class VideoTask:
 
     def loader(self, *, rank: int, world_size: int, start: int) -> ClipLoader:
         config = self.config
-        weights = config.data_weights or [float(len(index)) for index in self.indices]
         return ClipLoader(
-            list(zip(self.indices, weights, strict=True)),
+            mixture(self.indices, config.data_weights),
             batch_size=config.batch_size,
             seed=self.seed,
             transform=VideoSample(
