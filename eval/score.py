@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from configs.errors import EXIT_DONE, EXIT_USER, run_command
 
 if TYPE_CHECKING:
-    from eval.score_run import ScoreRun
+    from eval.scores.score_run import ScoreRun
 
 DESCRIPTION = """\
 Runs models over a fixed set of clips and scores what they make, beside the baselines. The recipe's `kind` says
@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe")
     args = parser.parse_args(argv)
 
-    from eval.score_kinds import create_score
-    from eval.score_run import ScoreRun
+    from eval.scores.score_kinds import create_score
+    from eval.scores.score_run import ScoreRun
 
     score = create_score(args.recipe, args.overrides)
     run = ScoreRun(score)

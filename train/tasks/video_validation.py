@@ -21,9 +21,9 @@ from data.procedural.config import SceneConfig
 from data.procedural.path_pairs import make_path_pair
 from data.shard_index import ShardIndex
 from data.shards import open_clip
-from models.autoencoder import VideoAutoencoder
-from models.video_model import VideoModel
-from models.video_sampling import SamplingConfig
+from models.autoencoders.interface import VideoAutoencoder
+from models.video.model import VideoModel
+from models.video.sampling import SamplingConfig
 from train.camera_agreement import CameraAgreement, camera_agreement, summarise
 from train.path_pair_videos import VideoDrawing
 from train.randomness import derive_seed
@@ -42,7 +42,7 @@ class VideoValidationConfig(Config):
     num_scenes: int = Field(8, ge=0, description="scenes with two paths that are sampled")
     first_seed: int = Field(810_000_000, ge=0)
     travel: tuple[float, float] = Field(
-        (0.25, 0.8), description="length of the paths, in median depths"
+        (0.15, 0.45), description="length of the paths, in median depths"
     )
     sampling: SamplingConfig = SamplingConfig(steps=20)
     batch_size: int = Field(8, gt=0, description="clips sampled at once")
