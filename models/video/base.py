@@ -201,8 +201,10 @@ def save_base(base: VideoBase, folder: str | Path, dtype: torch.dtype = torch.fl
         for name, value in base.transformer.state_dict().items()
         if ".lora_" not in name
     }
+    settings = dict(base.transformer.config)
+    settings.pop("_name_or_path", None)  # where this base was loaded from is nobody's business
     with torch.device("meta"):
-        stored = CogVideoXTransformer3DModel.from_config(base.transformer.config)
+        stored = CogVideoXTransformer3DModel.from_config(settings)
     stored.load_state_dict(state, assign=True)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
