@@ -24,10 +24,13 @@ from models.pipeline import ImageToScenePipeline
 from models.video.sampling import SamplingStep
 
 HONEST = (
-    "These models are tiny and trained on procedural scenes alone: they follow the camera and keep the layout, but"
-    " what they draw is soft, what comes into view is guesswork, and on photographs they are poor. They show that the"
-    " whole path works, not what the method can reach."
+    "These models are tiny and trained on procedural scenes alone: the video follows the camera and keeps the"
+    " layout, but it is soft, dissolves in later frames, and guesses what comes into view; a plain reprojection"
+    " of the image can beat it, and photographs fare worse. They show that the whole path works, not what the"
+    " method can reach."
 )
+TRAVEL = (0.15, 0.45)
+"""Length of the demo's path in median depths: as calm as those that the video model was trained on."""
 SHOWN = 5
 
 
@@ -39,7 +42,9 @@ def run_demo(seed: int, out: Path, folder: Path | None = None) -> None:
     pipeline = ImageToScenePipeline.from_pretrained(folder or TINY_PIPELINE)
     seconds["load models"] = time.monotonic() - started
     height, width = pipeline.frame_size
-    config = SceneConfig(height=height, width=width, num_frames=pipeline.clip_frames, num_far=0)
+    config = SceneConfig(
+        height=height, width=width, num_frames=pipeline.clip_frames, num_far=0, travel=TRAVEL
+    )
     with replaced_folder(out, FILES) as target:
         started = time.monotonic()
         with console.status("making the scene's true pictures, and starting the renderer"):
