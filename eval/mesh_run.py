@@ -17,11 +17,10 @@ from configs.errors import UserError
 from data.importers.fresh_folder import fresh_folder
 from data.progress_bars import stage_bars
 from eval.benchmarks.machine import memory_gib
-from eval.mesh_views import plan_views
+from eval.mesh_views import ViewPlan, plan_views
 from eval.pages.mesh_outputs import BYTES_NEEDED, MeshResult, write_mesh_outputs
 from eval.reconstruction import BACKGROUND
 from eval.scene_source import open_scene
-from models.gaussians import Gaussians
 from models.meshing.extraction import (
     MeshConfig,
     check_scene,
@@ -45,14 +44,14 @@ def make_mesh(args: argparse.Namespace) -> None:
     with watch("load"):
         source = open_scene(args.scene, args.cameras)
         check_scene(source.gaussians, str(source.file))
-        gaussians = on_device(source.gaussians, watch.device)
+        gaussians = source.gaussians.to(watch.device)
         if source.cameras is None and args.views in ("path", "both"):
             raise UserError(
                 f"--views {args.views} needs cameras, and {source.file} has none beside it; name a path file with"
                 " --cameras, or leave --views out"
             )
         plan = plan_views(gaussians, source.cameras, args.views, args.num_views, args.size)
-        config = config_of(args, plan.used.width)
+        config = config_of(args, plan)
     console.print(plan.note, highlight=False)
     with stage_bars() as progress, watch("see the surface"):
         views = see_surface(
@@ -84,11 +83,13 @@ def make_mesh(args: argparse.Namespace) -> None:
     print(f"report: {args.out / 'report.html'}")
 
 
-def config_of(args: argparse.Namespace, width: int) -> MeshConfig:
+def config_of(args: argparse.Namespace, plan: ViewPlan) -> MeshConfig:
     """The defaults with what the command line says otherwise; raises UserError for a value out of range."""
     given = {name: getattr(args, name) for name in MeshConfig.model_fields if hasattr(args, name)}
     tree = {name: value for name, value in given.items() if value is not None}
-    tree.setdefault("grid", min(max(width, GRID_RANGE[0]), GRID_RANGE[1]))
+    tree.setdefault("grid", min(max(plan.used.width, GRID_RANGE[0]), GRID_RANGE[1]))
+    if plan.all_around:
+        tree["reach_share"] = 0.0  # what is seen from everywhere agrees, and thin things have two sides
     try:
         return MeshConfig.model_validate(tree)
     except ValidationError as error:
@@ -111,10 +112,6 @@ def device_of(name: str | None) -> torch.device:
     if device.type == "cuda" and not has_gpu:
         raise UserError(f"--device is {name!r}, but PyTorch finds no CUDA GPU here; use cpu")
     return device
-
-
-def on_device(gaussians: Gaussians, device: torch.device) -> Gaussians:
-    return gaussians.to(device)
 
 
 def print_mesh(summary: dict[str, object], seconds: dict[str, float]) -> None:

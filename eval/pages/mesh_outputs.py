@@ -19,7 +19,7 @@ from eval.mesh_views import ViewPlan
 from eval.pages.clip_pictures import spread
 from eval.pages.flythrough import FPS, PICTURE_HEIGHT
 from eval.pages.html_report import Report
-from eval.pages.mesh_pictures import draw_clay, draw_depth, draw_textured
+from eval.pages.mesh_pictures import MeshPictures, draw_pictures
 from eval.pages.pictures import color_depth, depth_range, draw_grid, png_bytes
 from eval.reconstruction import render_scene
 from eval.scores.metrics import psnr
@@ -67,14 +67,13 @@ class MeshResult:
 class Comparison:
     """The same views of the Gaussians and of the mesh.
 
-    depth: of each [scene units], 0 where there is nothing. covered: share of what the scene shows that the mesh does.
+    scene_depth: scene units, 0 where there is nothing. covered: share of what the scene shows that the mesh does.
     """
 
     cameras: Cameras
     scene: Float[Tensor, "v 3 h w"]
-    mesh: Float[Tensor, "v 3 h w"]
     scene_depth: Float[Tensor, "v h w"]
-    mesh_depth: Float[Tensor, "v h w"]
+    mesh: MeshPictures
     psnr: float
     covered: float
 
@@ -134,11 +133,11 @@ def compare(result: MeshResult, cameras: Cameras) -> Comparison:
         scene.append(drawn.frames.cpu())
         depth.append(torch.where(drawn.alpha >= MIN_ALPHA, drawn.expected_depth, 0.0).cpu())
     frames, depths = torch.cat(scene), torch.cat(depth)
-    mesh, mesh_depth = draw_textured(result.textured, cameras), draw_depth(result.textured, cameras)
+    mesh = draw_pictures(result.textured, cameras)
     shows = depths > 0
-    covered = (shows & (mesh_depth > 0)).sum() / shows.sum().clamp(min=1)
-    near = float(psnr(mesh, frames).mean())
-    return Comparison(cameras, frames, mesh, depths, mesh_depth, near, float(covered))
+    covered = (shows & (mesh.depth > 0)).sum() / shows.sum().clamp(min=1)
+    near = float(psnr(mesh.textured, frames).mean())
+    return Comparison(cameras, frames, depths, mesh, near, float(covered))
 
 
 def picture_rows(
@@ -153,18 +152,17 @@ def picture_rows(
     span = depth_range(known) if bool((known > 0).any()) else (None, None)
     for name, group in groups.items():
         chosen = spread(range(group.cameras.num_views), NUM_SHOWN)
-        clay = draw_clay(result.textured, group.cameras.select(chosen))
-        for number, view in enumerate(chosen):
+        for view in chosen:
             pictures = (
                 group.scene[view],
-                group.mesh[view],
-                clay[number],
+                group.mesh.textured[view],
+                group.mesh.clay[view],
                 color_depth(group.scene_depth[view], *span),
-                color_depth(group.mesh_depth[view], *span),
+                color_depth(group.mesh.depth[view], *span),
             )
             for row, picture in zip(rows.values(), pictures, strict=True):
                 row.append(picture)
-            columns.append(f"{name}: {float(psnr(group.mesh[view], group.scene[view])):.1f} dB")
+            columns.append(f"{name}: {float(psnr(group.mesh.textured[view], group.scene[view])):.1f} dB")
     return rows, columns
 
 
@@ -176,14 +174,8 @@ def flight_frames(result: MeshResult) -> Iterator[Float[Tensor, "3 h triple_w"]]
     for start in range(0, flight.num_views, AT_ONCE):
         cameras = flight.select(slice(start, start + AT_ONCE))
         scene = render_scene(result.plan.gaussians, cameras.to(result.gaussians.means.device))
-        yield from torch.cat(
-            [
-                scene.frames.cpu(),
-                draw_textured(result.textured, cameras),
-                draw_clay(result.textured, cameras),
-            ],
-            dim=-1,
-        )
+        mesh = draw_pictures(result.textured, cameras, samples=1)
+        yield from torch.cat([scene.frames.cpu(), mesh.textured, mesh.clay], dim=-1)
 
 
 def mesh_report(
@@ -215,7 +207,7 @@ def mesh_report(
     report.section("Gaussians and mesh")
     report.compare(
         worst.scene[middle],
-        worst.mesh[middle],
+        worst.mesh.textured[middle],
         ("Gaussians", "mesh"),
         "Drag to compare: a view that the mesh was not made from.",
     )

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from models.meshing.rasteriser import draw_atlas, draw_mesh
+from models.meshing.rasteriser import draw, draw_atlas
 from models.meshing.surface_views import SurfaceViews
 from models.meshing.unwrap import Unwrapped
 from data.warping import look_up
@@ -38,7 +38,7 @@ def bake_texture(
     cameras = views.cameras.to(torch.float64)
     for view in range(cameras.num_views):
         camera = cameras.select(view)
-        depth = torch.from_numpy(draw_mesh(mesh.vertices, mesh.faces, camera).depth)
+        depth = torch.from_numpy(draw(mesh, camera).depth)
         content = torch.cat([views.frames[view], depth.nan_to_num(posinf=FAR_AWAY)])
         found, shown = look_up(content[None].double(), camera, points[None, :, None])
         ray = points - camera.positions

@@ -18,7 +18,7 @@ from models.meshing.density import density_on_grid, fill_enclosed, thickened
 from models.meshing.files import TexturedMesh
 from models.meshing.fusion import fuse_views
 from models.meshing.grid import Contraction, Grid, check_memory, make_grid
-from models.meshing.rasteriser import draw_mesh
+from models.meshing.rasteriser import draw
 from models.meshing.surface import (
     Mesh,
     decimated,
@@ -60,7 +60,7 @@ class MeshConfig(Config):
     )
     reach_cells: float = Field(3.0, ge=1, description="depth: signed distances reach so many cells")
     reach_share: float = Field(
-        0.0, ge=0, description="depth: or this share of the distance from the camera"
+        0.1, ge=0, description="depth: or this share of the distance from the camera, where it is more"
     )
     level: float = Field(1.0, gt=0, description="density: the iso-surface's value")
     thickness: float = Field(
@@ -69,13 +69,14 @@ class MeshConfig(Config):
     min_part: float = Field(
         0.002, ge=0, le=1, description="smaller parts are left out, as a share of the largest's area"
     )
-    smoothing: int = Field(5, ge=0, description="rounds of smoothing without shrinking")
+    smoothing: int = Field(10, ge=0, description="rounds of smoothing without shrinking")
     faces: int = Field(30_000, ge=4, description="faces at most, about")
     texture: int = Field(1024, ge=16, le=8192, description="texels a side")
     steps: int = Field(10, ge=0, description="conjugate-gradient steps that refine the texture")
     hold: float = Field(
-        0.05, gt=0, description="weight that holds a texel where it was, beside a pixel's 1"
+        0.01, gt=0, description="weight that holds a texel where it was, beside a pixel's 1"
     )
+    smooth: float = Field(0.3, ge=0, description="weight that lets neighbouring texels change alike")
 
 
 def check_scene(gaussians: Gaussians, source: str) -> None:
@@ -168,8 +169,7 @@ def _density_surface(
     mesh = iso_surface(density, config.level, inside_is_above=True)
     if all_around:
         return mesh
-    vertices = grid.to_world(grid.lower + grid.cell * mesh.vertices)
-    drawn = draw_mesh(vertices, mesh.faces, views.cameras)
+    drawn = draw(in_world(mesh, grid), views.cameras)
     seen = np.zeros(mesh.num_faces, bool)
     seen[drawn.face[drawn.face >= 0]] = True
     return mesh.keep_faces(with_neighbours(mesh, seen, SEEN_RINGS))
@@ -189,11 +189,12 @@ def texture_mesh(
     if config.steps:
         texture = refine_texture(
             texture,
-            texture_views(unwrapped, views.cameras),
+            texture_views(unwrapped, draw(unwrapped.mesh, views.cameras)),
             views.frames,
             weights=views.shows.to(texture.dtype),
             steps=config.steps,
             hold=config.hold,
+            smooth=config.smooth,
             on_progress=_stage(progress, "refining texture"),
         )
     return TexturedMesh(unwrapped, texture)

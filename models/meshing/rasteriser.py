@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from data.cameras import Cameras
 from models.meshing.rasteriser_cpu import draw_triangles
+from models.meshing.surface import Mesh
 from models.rendering.threads import run_pieces
 
 NEAR = 1e-3
@@ -41,14 +42,12 @@ class Fragments:
         return p * a + q * b + (1 - p - q) * c
 
 
-def draw_mesh(
-    vertices: Float[np.ndarray, "vertex 3"], faces: Int[np.ndarray, "face 3"], cameras: Cameras
-) -> Fragments:
+def draw(mesh: Mesh, cameras: Cameras) -> Fragments:
     """The nearest face at every pixel centre of unbatched cameras; both sides of a face show."""
     matrices = cameras.intrinsics.double() @ cameras.world_to_camera.double()[:, :3]
-    ends = np.concatenate([vertices, np.ones((len(vertices), 1))], axis=1)
+    ends = np.concatenate([mesh.vertices, np.ones((len(mesh.vertices), 1))], axis=1)
     corners = ends @ matrices.numpy(force=True).swapaxes(1, 2)
-    return _draw(corners, faces, cameras.height, cameras.width)
+    return _draw(corners, mesh.faces, cameras.height, cameras.width)
 
 
 def draw_atlas(

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from configs.errors import UserError
-from data.cameras import Cameras, concatenate_cameras, pixel_centres
+from data.cameras import Cameras, pixel_centres
 from data.warping import unproject
 from models.gaussians import Gaussians, quat_to_matrix
 from models.rendering.render import render
@@ -119,7 +119,8 @@ def _see(
 ) -> tuple[Float[Tensor, "1 3 h w"], Float[Tensor, "1 h w"]]:
     drawn = render(gaussians, camera, background=gaussians.means.new_full((3,), background))
     tilted = replace(gaussians, colors=depth_planes(gaussians, camera))
-    middle_x, middle_y = (t - side / 2 for t, side in zip(pixel_centres(camera.height, camera.width).to(drawn.depth).unbind(-1), (camera.width, camera.height), strict=False))
+    pixels = pixel_centres(camera.height, camera.width).to(drawn.depth)
+    right, down = pixels[..., 0] - camera.width / 2, pixels[..., 1] - camera.height / 2
     covered = drawn.alpha >= MIN_ALPHA
     uncovered = torch.where(drawn.alpha < EMPTY_ALPHA, torch.inf, 0.0)
     if not bool(covered.any()):
@@ -135,8 +136,8 @@ def _see(
     sums = [(torch.zeros_like(drawn.alpha), torch.zeros_like(drawn.depth))]
     for limit in [*limits, 1e10]:
         part = render(tilted, camera, far=limit)
-        at_zero, along_x, along_y = part.frames.unbind(1)
-        sums.append((part.alpha, at_zero + along_x * middle_x + along_y * middle_y))
+        at_middle, rightward, downward = part.frames.unbind(1)
+        sums.append((part.alpha, at_middle + rightward * right + downward * down))
     alpha, depth = (torch.stack(parts) for parts in zip(*sums, strict=True))
     middle = (alpha >= 0.5 * drawn.alpha).to(torch.uint8).argmax(dim=0, keepdim=True)
     upper, lower = (middle + 1).clamp(max=len(alpha) - 1), (middle - 2).clamp(min=0)
@@ -161,12 +162,3 @@ def _nearer_step(
     wall = torch.full_like(rise.narrow(axis, 0, 1), torch.inf)
     is_forward = torch.cat([rise, wall], dim=axis) <= torch.cat([wall, rise], dim=axis)
     return torch.where(is_forward[..., None], forward, backward)
-
-
-def joined(parts: list[SurfaceViews]) -> SurfaceViews:
-    """All views of several sets of the same image size."""
-    return SurfaceViews(
-        concatenate_cameras([part.cameras for part in parts]),
-        torch.cat([part.frames for part in parts]),
-        torch.cat([part.depth for part in parts]),
-    )

@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from data.cameras import Cameras
-from models.meshing.rasteriser import draw_mesh
+from models.meshing.rasteriser import Fragments
 from models.meshing.unwrap import Unwrapped
 
 
@@ -50,13 +49,11 @@ def look_up_texels(
     return found[0, :, 0].T
 
 
-def texture_views(unwrapped: Unwrapped, cameras: Cameras) -> TextureViews:
-    """What unbatched cameras see of a mesh, as places on its texture."""
-    faces = unwrapped.mesh.faces
-    drawn = draw_mesh(unwrapped.mesh.vertices, faces, cameras)
+def texture_views(unwrapped: Unwrapped, drawn: Fragments) -> TextureViews:
+    """What views of a mesh show, as places on its texture."""
     covered = drawn.face >= 0
     uvs = np.zeros((*covered.shape, 2), np.float32)
-    uvs[covered] = drawn.interpolate(faces, unwrapped.uvs)
+    uvs[covered] = drawn.interpolate(unwrapped.mesh.faces, unwrapped.uvs)
     return TextureViews(torch.from_numpy(uvs), torch.from_numpy(covered))
 
 
@@ -68,12 +65,14 @@ def refine_texture(
     weights: Float[Tensor, "v h w"] | None = None,
     steps: int,
     hold: float,
+    smooth: float,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "3 size size"]:
     """The texture, in [0, 1], for which the views are nearest to `targets` (mean squared error).
 
-    weights: of the pixels; None counts all that show the mesh alike. hold: weight of each texel's squared distance
-    from where it was, beside pixels of weight 1; what no pixel shows stays. steps: of conjugate gradients.
+    weights: of the pixels; None counts all that show the mesh alike. hold, smooth: weights, beside pixels of weight
+    1, of the squares of each texel's change and of the difference between neighbouring texels' changes: texels that
+    fall between pixels change with those around them. steps: of conjugate gradients.
     """
     weight = views.covered.to(texture.dtype) if weights is None else weights * views.covered
     counts = weight > 0
@@ -87,6 +86,15 @@ def refine_texture(
             error = look_up_texels(leaf, uvs) - goal
             return torch.autograd.grad(0.5 * (pixel_weights * error.square()).sum(), leaf)[0]
 
+    def penalty(change: Tensor) -> Tensor:
+        """Gradient of half of what the change itself costs."""
+        total = hold * change
+        for dim in (1, 2):
+            step = smooth * change.diff(dim=dim)
+            total.narrow(dim, 1, step.shape[dim]).add_(step)
+            total.narrow(dim, 0, step.shape[dim]).sub_(step)
+        return total
+
     start = texture.detach()
     change = torch.zeros_like(start)
     residual = -gradient(start, goals)
@@ -94,7 +102,7 @@ def refine_texture(
     for step in range(steps):
         if float(square) == 0:
             break
-        pushed = gradient(direction, 0.0) + hold * direction
+        pushed = gradient(direction, 0.0) + penalty(direction)
         length = square / (direction * pushed).sum()
         change += length * direction
         residual -= length * pushed
