@@ -33,6 +33,8 @@ from models.stopwatch import Stopwatch
 
 GRID_RANGE = (128, 384)
 """The default grid has as many nodes along its longest side as views have pixels, within this."""
+SCENE_LEVEL = 0.2
+"""Of the density, for scenes along a path: predicted ones are thin; measured among 0.1, 0.2 and 0.4."""
 MEMORY_SHARE = 0.8
 """Of what is free, a grid may take this share."""
 
@@ -89,7 +91,10 @@ def config_of(args: argparse.Namespace, plan: ViewPlan) -> MeshConfig:
     tree = {name: value for name, value in given.items() if value is not None}
     tree.setdefault("grid", min(max(plan.used.width, GRID_RANGE[0]), GRID_RANGE[1]))
     if plan.all_around:
-        tree["reach_share"] = 0.0  # what is seen from everywhere agrees, and thin things have two sides
+        # Views from everywhere agree on a body, and thin parts of it have two sides.
+        tree["reach_share"] = 0.0
+    else:
+        tree.setdefault("level", SCENE_LEVEL)
     try:
         return MeshConfig.model_validate(tree)
     except ValidationError as error:

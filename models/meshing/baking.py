@@ -18,6 +18,7 @@ DEPTH_TOLERANCE = 0.01
 """A texel shows in a picture where it is at most this share of its depth behind what the mesh shows there."""
 FAR_AWAY = 1e6
 MIN_COSINE = 0.1
+"""Faces seen at a flatter angle than this take no colour from there."""
 SHARPNESS = 4.0
 """Pictures weigh by the cosine between surface and ray to this power: the most frontal ones decide."""
 
@@ -34,6 +35,8 @@ def bake_texture(
     points = torch.from_numpy(atlas.interpolate(mesh.faces, mesh.vertices))
     normals = torch.from_numpy(atlas.interpolate(mesh.faces, unwrapped.normals))
     normals = torch.nn.functional.normalize(normals, dim=1)
+    areas = mesh.area_vectors()[atlas.face[atlas.face >= 0]]
+    flat_normals = torch.nn.functional.normalize(torch.from_numpy(areas), dim=1)
     total, weights = torch.zeros(3, len(points)), torch.zeros(len(points))
     cameras = views.cameras.to(torch.float64)
     for view in range(cameras.num_views):
@@ -43,9 +46,12 @@ def bake_texture(
         found, shown = look_up(content[None].double(), camera, points[None, :, None])
         ray = points - camera.positions
         z = ray @ camera.world_to_camera[0, 2, :3]
-        cosine = -(normals * ray).sum(1) / ray.norm(dim=1)
+        ray = ray / ray.norm(dim=1, keepdim=True)
         visible = shown[0, :, 0] & (z <= found[0, 3, :, 0] * (1 + DEPTH_TOLERANCE))
-        weight = torch.where(visible & (cosine > MIN_COSINE), cosine**SHARPNESS, 0.0)
+        visible &= -(flat_normals * ray).sum(1) > MIN_COSINE
+        # Smooth normals decide among views, so that neighbouring faces take their colours from the same ones.
+        cosine = -(normals * ray).sum(1).clamp(max=-MIN_COSINE)
+        weight = torch.where(visible, cosine**SHARPNESS, 0.0)
         total += (weight * found[0, :3, :, 0]).float()
         weights += weight.float()
         if on_progress is not None:

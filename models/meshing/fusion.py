@@ -17,6 +17,8 @@ from models.meshing.grid import Grid
 from models.meshing.surface_views import SurfaceViews
 from models.rendering.threads import run_pieces
 
+MAX_REACH_SHARE = 0.25
+"""Far out, where cells are large, distances still reach no farther than this share of the way from a camera."""
 BATCH = 512
 """Blocks at once, to bound memory."""
 
@@ -46,6 +48,7 @@ def fuse_views(
         middle = nodes.mean(axis=1)
         away = np.linalg.norm(middle[:, None] - centres, axis=-1).min(axis=1)
         reaches = np.maximum(reach_cells * grid.cell_sizes(places), reach_share * away[:, None])
+        reaches = np.minimum(reaches, MAX_REACH_SHARE * away[:, None])
         distance, weight = np.empty(nodes.shape[:2]), np.empty(nodes.shape[:2])
         run_pieces(fuse_depth, len(batch), nodes, reaches, depth, facing, cameras, distance, weight)
         grid.store(values, batch, distance.astype(np.float32))

