@@ -87,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
         help="a box in the scene's axes (default: what the views show)",
     )
-    surface.add_argument("--level", type=float, help="of the density (default: 1, or 0.2 along a path)")
+    surface.add_argument("--level", type=float, help="of the density (default: 1, or 0.1 along a path)")
     surface.add_argument("--smoothing", type=natural, help="rounds (default: 10)")
     surface.add_argument(
         "--steps", type=natural, help="that refine the texture; 0 leaves it baked (default: 10)"

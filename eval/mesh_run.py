@@ -33,7 +33,7 @@ from models.stopwatch import Stopwatch
 
 GRID_RANGE = (128, 384)
 """The default grid has as many nodes along its longest side as views have pixels, within this."""
-SCENE_LEVEL = 0.2
+SCENE_LEVEL = 0.1
 """Of the density, for scenes along a path: predicted ones are thin; measured among 0.1, 0.2 and 0.4."""
 MEMORY_SHARE = 0.8
 """Of what is free, a grid may take this share."""

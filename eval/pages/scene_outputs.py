@@ -9,6 +9,7 @@ from typing import Any
 from data.cameras import Cameras
 from data.clips import Clip
 from data.durable_files import write_durably
+from data.importers.path_json import save_camera_path
 from data.importers.video import write_video
 from eval.pages.clip_pictures import GROUP_NAMES, METHOD_NAMES, compare_grid, method_grid
 from eval.pages.display_filter import with_pixel_blur
@@ -32,6 +33,7 @@ SCENE_FILES = {
 FILES = {
     **SCENE_FILES,
     "video.mp4": "a flight through it",
+    "camera_path.json": "the cameras that it was made from",
     "grid.png": "truth, render, error, depth",
     "metrics.json": "all numbers",
 }
@@ -63,6 +65,7 @@ def write_scene(
         "environment": describe_environment(),
     }
     num_shown = write_gaussians(folder, gaussians, path.cameras, "video.mp4")
+    save_camera_path(path.cameras, folder / "camera_path.json")
     write_durably(folder / "grid.png", png_bytes(compare_grid(clip, result).draw()))
     write_durably(folder / "metrics.json", json.dumps(summary, indent=1).encode())
     report = scene_report(folder, clip, result, config, title, summary)
