@@ -44,6 +44,9 @@ train only; the same recipe runs in one process or on many nodes:
   NNODES, NODE_RANK, MASTER_ADDR [MASTER_PORT]
                      start this on every node, each with its own rank (torchrun)
 
+score only:
+  --nproc N          N processes on this node share the clips; "gpu" means one for each GPU
+
 environment:
   STILLSCAPE_PYTHON       the Python, 3.11 or newer, that .venv is made with
   STILLSCAPE_VENV         another place for the environment
@@ -200,6 +203,31 @@ train() {
     fi
 }
 
+# One process, or several on this node that share the clips.
+score() {
+    local nproc="" rest=()
+    while (($#)); do
+        case "$1" in
+            --nproc=*) nproc="${1#*=}" ;;
+            --nproc)
+                (($# > 1)) || fail "score: --nproc needs a value"
+                nproc=$2 && shift
+                ;;
+            *) rest+=("$1") ;;
+        esac
+        shift
+    done
+    set -- eval.score ${rest[@]+"${rest[@]}"}
+    [[ "$nproc" == gpu ]] && nproc="$(num_gpus)"
+    [[ "$nproc" =~ ^([1-9][0-9]*)?$ ]] ||
+        fail "score: --nproc is \"$nproc\", expected a number from 1, or gpu where there is one"
+    if [[ "${nproc:-1}" -gt 1 ]]; then
+        share_cores "$nproc"
+        start "$VENV_PYTHON" -m torch.distributed.run --standalone --nproc-per-node="$nproc" -m "$@"
+    fi
+    start "$VENV_PYTHON" -m "$@"
+}
+
 # Sources that need a model are further to the right than `data`, which can't import them.
 prepare() {
     local module=data.prepare
@@ -229,6 +257,7 @@ main() {
         test) cd "$ROOT" && start "$VENV_PYTHON" -m pytest "$@" ;;
         train) train "$@" ;;
         prepare) prepare "$@" ;;
+        score) score "$@" ;;
         *) start "$VENV_PYTHON" -m "$module" "$@" ;;
     esac
 }

@@ -21,7 +21,7 @@ from configs.errors import UserError
 from data.clips import Clip
 from eval import baselines, metrics
 from eval.image_to_scene import method_frames, path_of, photo_of
-from eval.scoring import DIGITS
+from eval.measured import DIGITS
 from models.pipeline import ImageToScenePipeline
 from models.stopwatch import Stopwatch
 from models.video_sampling import OnStep, SamplingConfig

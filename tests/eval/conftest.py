@@ -50,3 +50,17 @@ def index_file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("index") / "three.json"
     path.write_text(json.dumps({"seeds": [7, 8, 9], "scene": SCENE.model_dump(mode="json")}))
     return path
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory) -> Path:
+    """A file with the names and shapes of FID's Inception, of random values."""
+    extractor = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    path = tmp_path_factory.mktemp("inception") / "inception.pth"
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        patch.setattr(extractor, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(extractor.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        network = extractor.FeatureExtractorInceptionV3("random", ["64"])
+    torch.save(network.state_dict(), path)
+    return path
