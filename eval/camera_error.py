@@ -1,7 +1,7 @@
 """Camera error by structure from motion: where the frames were taken from, against where they should have been.
 
-The cameras are found from the frames alone, by COLMAP's features and its global mapper (GLOMAP), with the commanded
-intrinsics held fixed unless the configuration says otherwise. What cannot be placed is told, and never counted.
+The cameras are found from the frames alone, by COLMAP's features and mappers, with the commanded intrinsics held
+fixed unless the configuration says otherwise. What cannot be placed is told, and never counted.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from data.importers.frame_matches import (
     check_cameras_fit,
     match_frames,
 )
-from data.importers.frame_placement import PlacedFrames, place_frames
+from data.importers.frame_placement import FrameMapper, PlacedFrames, place_frames
 from data.importers.posed_images import Progress
-from data.importers.structure_from_motion import Mapper
 from eval.measured import NotAvailable, to_json
 from eval.path_error import PathError, error_line, path_error
 
@@ -39,9 +38,10 @@ class CameraErrorConfig(Config):
     """How cameras are found from frames."""
 
     matching: MatchConfig = MatchConfig()
-    mapper: Mapper = Field(
-        "global",
-        description="`global` (GLOMAP) places short, smooth motion better; `incremental` is COLMAP's classic mapper",
+    mapper: FrameMapper = Field(
+        "best",
+        description="`global` is GLOMAP, which places short, smooth motion better; `incremental` is COLMAP's classic"
+        " mapper, which does better with photographs far apart; `best` runs both and keeps the larger model",
     )
     intrinsics: Literal["commanded", "estimated"] = Field(
         "commanded",

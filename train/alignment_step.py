@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from data.cameras import skew
@@ -35,6 +36,43 @@ class DepthPrior:
 
     mean: Float[Tensor, "k n"]
     deviation: float
+
+
+@dataclass(frozen=True)
+class CalmPrior:
+    """Cameras turn little from one frame to the next: standard deviation [rad].
+
+    Only where nothing better is known. Turning and moving sideways at once, so that they all but cancel, changes
+    a picture so little that steps from nothing run away that way.
+    """
+
+    deviation: float
+
+    def turns(self, state: AlignmentState) -> Float[Tensor, "turn 3"]:
+        """Rotation vectors from each frame to the next."""
+        rotation = state.world_to_camera[:, :3, :3]
+        between = (rotation[1:] @ rotation[:-1].mT).cpu().numpy()
+        return torch.from_numpy(Rotation.from_matrix(between).as_rotvec())
+
+    def misfit(self, state: AlignmentState) -> float:
+        return float(0.5 * self.turns(state).square().sum()) / self.deviation**2
+
+    def added_to(self, equations: NormalEquations, state: AlignmentState) -> NormalEquations:
+        """The equations with the prior's, to first order in the turns."""
+        turns = self.turns(state)
+        count = len(turns)
+        differences = torch.eye(count, dtype=torch.float64) - torch.eye(
+            count, dtype=torch.float64
+        ).roll(-1, dims=1).tril(-1)
+        spread = turns.new_zeros(count, 3, count, 6)
+        for axis in range(3):
+            spread[:, axis, :, 3 + axis] = differences
+        jacobian = spread.reshape(3 * count, 6 * count) / self.deviation
+        return replace(
+            equations,
+            poses=equations.poses + jacobian.T @ jacobian,
+            pose_slopes=equations.pose_slopes + jacobian.T @ turns.flatten() / self.deviation,
+        )
 
 
 @dataclass(frozen=True)
@@ -60,8 +98,14 @@ def robust_scale(pixels: PixelPairs, state: AlignmentState, floor: float = 2e-3)
     return floor + (1.4826 * float(seen.median()) if len(seen) else 0.0)
 
 
-def misfit(pixels: PixelPairs, state: AlignmentState, prior: DepthPrior, scale: float) -> float:
-    """What a step has to lower: minus the log likelihood of the residuals and depths, a pixel on average.
+def misfit(
+    pixels: PixelPairs,
+    state: AlignmentState,
+    prior: DepthPrior,
+    scale: float,
+    calm: CalmPrior | None = None,
+) -> float:
+    """What a step has to lower: minus the log likelihood of residuals, depths and turns, a pixel on average.
 
     A pixel that falls out of a frame counts like the median of those that do not, so that there is nothing to
     gain from looking away.
@@ -75,7 +119,8 @@ def misfit(pixels: PixelPairs, state: AlignmentState, prior: DepthPrior, scale: 
     hidden = losses.numel() - len(seen)
     total = seen.sum(dtype=torch.float64) + hidden * seen.median()
     off = (state.inverse_depth - prior.mean) / prior.deviation
-    return float((total + 0.5 * off.square().sum(dtype=torch.float64)) / losses.numel())
+    total = total + 0.5 * off.square().sum(dtype=torch.float64)
+    return (float(total) + (calm.misfit(state) if calm else 0.0)) / losses.numel()
 
 
 def normal_equations(

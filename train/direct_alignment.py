@@ -7,6 +7,7 @@ commanded cameras are not needed; intrinsics are. What is ours: the stages, the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from data.cameras import Cameras
 from train.alignment_pixels import AlignmentState, PixelPairs, exposed
 from train.alignment_step import (
     INVERSE_DEPTH_LIMITS,
+    CalmPrior,
     DepthPrior,
     expose,
     misfit,
@@ -37,8 +39,10 @@ STILL = "still"
 SWEEP = SweepConfig(num_neighbours=8)
 DEPTH_DEVIATION = 0.5
 """Inverse depths may well differ so much from those around them, in units in which most are about 1."""
-PLANE_DEVIATION = 0.3
-"""And so much from one plane, as long as nothing is known."""
+PLANE_DEVIATION = 3.0
+"""And so much from one plane, as long as nothing is known. Were it less, flat scenes seen from far apart would be
+preferred."""
+CALM = CalmPrior(math.radians(0.3))
 FIRST_DAMPING, LARGEST_DAMPING = 1e-4, 1e3
 RESCALE_EVERY = 3
 DONE_BELOW = 3e-5
@@ -64,8 +68,8 @@ class Stage:
     """One scale of the problem.
 
     shrink: of the working size. stride: every so-many-th frame is a keyframe. gap, pixels: as in AlignmentConfig.
-    width: of the robust function, in standard deviations of the residuals. plane: whether depths are held near
-    one plane.
+    width: of the robust function, in standard deviations of the residuals. from_nothing: whether all that is known
+    is that cameras turn little and depths are about 1.
     """
 
     shrink: int
@@ -73,7 +77,7 @@ class Stage:
     gap: int
     pixels: int
     width: float = 1.0
-    plane: bool = False
+    from_nothing: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,18 +174,22 @@ def run_stage(solution: Solution, pyramid: Pyramid, stage: Stage, iterations: in
     """The solution after at most `iterations` damped steps at one scale."""
     pixels, state = _open_stage(solution, pyramid, stage)
     maps = pixels.dense(state.inverse_depth, 1.0)
-    plane = torch.ones_like(state.inverse_depth)
-    deviation = PLANE_DEVIATION if stage.plane else DEPTH_DEVIATION
-    prior = DepthPrior(plane if stage.plane else state.inverse_depth, deviation)
+    calm = CALM if stage.from_nothing else None
+    if stage.from_nothing:
+        prior = DepthPrior(torch.ones_like(state.inverse_depth), PLANE_DEVIATION)
+    else:
+        prior = DepthPrior(state.inverse_depth, DEPTH_DEVIATION)
     damping, scale, before = FIRST_DAMPING, 0.0, 0.0
     for iteration in range(iterations):
         if iteration % RESCALE_EVERY == 0:
             scale = stage.width * robust_scale(pixels, state)
             state = expose(pixels, state, scale)
-            before = misfit(pixels, state, prior, scale)
+            before = misfit(pixels, state, prior, scale, calm)
         equations = normal_equations(pixels, state, pixels.look_up(state), scale)
+        if calm is not None:
+            equations = calm.added_to(equations, state)
         moved = solve(equations, state, prior, damping)
-        after = misfit(pixels, moved, prior, scale)
+        after = misfit(pixels, moved, prior, scale, calm)
         if not after < before:
             damping *= 20
             if damping > LARGEST_DAMPING:
@@ -192,9 +200,9 @@ def run_stage(solution: Solution, pyramid: Pyramid, stage: Stage, iterations: in
         maps = _smoothed(
             pixels.dense(state.inverse_depth, 0.0), pixels.dense(equations.depths, 0.0)
         )
-        if not stage.plane:
-            prior = DepthPrior(pixels.gather(maps), deviation)
-        before = misfit(pixels, state, prior, scale)
+        if not stage.from_nothing:
+            prior = DepthPrior(pixels.gather(maps), DEPTH_DEVIATION)
+        before = misfit(pixels, state, prior, scale, calm)
         if done:
             break
     all_maps = _resized(solution.maps, maps.shape[-2:]).clone()
@@ -209,9 +217,9 @@ def _stages(
     stride = max(1, -(-num_frames // (2 * config.keyframes)))
     gap, pixels = config.gap, config.pixels
     coarse = (
-        Stage(4, 1, 2, pixels // 4, width=4.0, plane=True),
-        Stage(4, 1, 4, pixels // 4, width=3.0, plane=True),
-        Stage(2, stride, max(2, gap // 3), pixels // 3, width=2.0),
+        Stage(4, 1, 2, pixels // 4, width=4.0, from_nothing=True),
+        Stage(4, 1, 4, pixels // 4, width=3.0, from_nothing=True),
+        Stage(2, stride, max(2, gap // 3), pixels // 3, width=2.0, from_nothing=True),
     )
     middle = (
         Stage(2, stride, max(2, gap // 3), pixels // 3),

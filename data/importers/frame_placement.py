@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -43,51 +43,72 @@ class PlacedFrames:
     median_depth: float
 
 
+FrameMapper = Literal["best", "global", "incremental"]
+"""One of COLMAP's mappers, or both and the better result: each fails where the other does not."""
+
+
 def place_frames(
     matches: FrameMatches,
     *,
-    mapper: Mapper = "global",
+    mapper: FrameMapper = "best",
     refine_intrinsics: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> PlacedFrames | None:
     """Cameras of the frames in the largest model; None where fewer than two could be placed.
 
+    mapper: "best" takes the model that places more frames, and of two that place as many the one with more
+        observations.
     refine_intrinsics: find focal lengths too, starting from the cameras'; the result has those found.
 
     The same matches and seed give the same cameras, whatever the number of cores.
     """
-    with quiet_colmap(), tempfile.TemporaryDirectory(prefix="models-") as folder:
-        models = place_images(
-            matches.database,
-            matches.images,
-            Path(folder),
-            len(matches.names),
-            seed=seed,
-            mapper=mapper,
-            refine_intrinsics=refine_intrinsics,
-            progress=progress,
-        )
-    if not models:
+    mappers: tuple[Mapper, ...] = ("global", "incremental") if mapper == "best" else (mapper,)
+    found = []
+    for one in mappers:
+        with quiet_colmap(), tempfile.TemporaryDirectory(prefix="models-") as folder:
+            models = place_images(
+                matches.database,
+                matches.images,
+                Path(folder),
+                len(matches.names),
+                seed=seed,
+                mapper=one,
+                refine_intrinsics=refine_intrinsics,
+                progress=progress,
+            )
+        if models:
+            found.append((max(models, key=_size), len(models)))
+    if not found:
         return None
-    model = max(models, key=lambda one: (len(_placed(one)), one.num_points3D()))
+    model, num_models = max(found, key=lambda entry: _size(entry[0]))
+    return _placed_frames(matches, model, num_models)
+
+
+def _size(model: pycolmap.Reconstruction) -> tuple[int, int]:
+    return len(_placed(model)), model.compute_num_observations()
+
+
+def _placed_frames(
+    matches: FrameMatches, model: pycolmap.Reconstruction, num_models: int
+) -> PlacedFrames | None:
     placed = _placed(model)
-    found = [view for view, name in enumerate(matches.names) if name in placed]
-    if len(found) < 2:
+    views = [view for view, name in enumerate(matches.names) if name in placed]
+    if len(views) < 2:
         return None
-    images = [placed[matches.names[view]] for view in found]
-    world_to_camera = torch.eye(4, dtype=torch.float64).repeat(len(found), 1, 1)
-    intrinsics = torch.eye(3, dtype=torch.float64).repeat(len(found), 1, 1)
+    images = [placed[matches.names[view]] for view in views]
+    world_to_camera = torch.eye(4, dtype=torch.float64).repeat(len(views), 1, 1)
+    intrinsics = torch.eye(3, dtype=torch.float64).repeat(len(views), 1, 1)
     for row, image in enumerate(images):
         world_to_camera[row, :3] = torch.from_numpy(image.cam_from_world().matrix())
         camera = model.cameras[image.camera_id]
         intrinsics[row] = torch.from_numpy(camera.calibration_matrix())
     intrinsics[:, :2] /= matches.enlargement
     return PlacedFrames(
-        views=tuple(found),
+        views=tuple(views),
         cameras=Cameras(world_to_camera, intrinsics, matches.cameras.height, matches.cameras.width),
         num_points=model.num_points3D(),
-        num_models=len(models),
+        num_models=num_models,
         reprojection_error_px=model.compute_mean_reprojection_error() / matches.enlargement,
         median_depth=_median_depth(model, images[0]),
     )

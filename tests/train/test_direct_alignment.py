@@ -161,9 +161,7 @@ def test_a_step_is_that_of_the_whole_system(problem) -> None:
     steps = moved.inverse_depth - state.inverse_depth
     assert torch.allclose(steps.flatten().double(), expected[12:].clamp(-0.3, 0.3), atol=2e-4)
     twists = rigid_exponential(expected[:12].unflatten(0, (2, 6)))
-    assert torch.allclose(
-        moved.world_to_camera[1:], twists @ state.world_to_camera[1:], atol=1e-4
-    )
+    assert torch.allclose(moved.world_to_camera[1:], twists @ state.world_to_camera[1:], atol=1e-4)
     assert torch.equal(moved.world_to_camera[0], torch.eye(4, dtype=torch.float64))
 
 
@@ -174,9 +172,7 @@ def test_exposure_is_found(clip: Clip) -> None:
     pixels = PixelPairs(frames, clip.cameras.select([0, 1, 2]), [0], 2, 400)
     assert clip.depth is not None
     poses = clip.cameras.select([0, 1, 2]).world_to_camera.double()
-    state = AlignmentState(
-        poses, pixels.gather(1 / clip.depth[[0]]), torch.ones(3), torch.zeros(3)
-    )
+    state = AlignmentState(poses, pixels.gather(1 / clip.depth[[0]]), torch.ones(3), torch.zeros(3))
     found = expose(pixels, state, robust_scale(pixels, state))
     assert float(found.gain[1]) == pytest.approx(1 / 0.8, rel=0.02)
     assert float(found.bias[1]) == pytest.approx(-0.05 / 0.8, abs=0.01)
@@ -221,7 +217,9 @@ def test_frames_that_have_nothing_in_common_are_not_explained(clip: Clip) -> Non
     noise = torch.rand(clip.frames.shape, generator=torch.Generator().manual_seed(0))
     quick = SMALL.model_copy(update={"iterations": 4})
     assert align_frames(noise, clip.cameras, quick).explained < 0.3
-    still = align_frames(clip.frames[:1].expand(5, -1, -1, -1), clip.cameras.select(range(5)), quick)
+    still = align_frames(
+        clip.frames[:1].expand(5, -1, -1, -1), clip.cameras.select(range(5)), quick
+    )
     assert still.explained > 0.99 and still.moved_px < 0.01
 
 
