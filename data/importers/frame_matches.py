@@ -137,7 +137,7 @@ def match_frames(
             if pairs is None
             else [(names[i], names[j]) for i, j in pairs]
         )
-        match_features(database, chosen, seed=seed, progress=progress)
+        match_features(database, chosen, seed=seed, lenses_known=True, progress=progress)
         yield FrameMatches(images, database, tuple(names), cameras, factor)
 
 
