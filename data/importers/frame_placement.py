@@ -57,8 +57,8 @@ def place_frames(
 ) -> PlacedFrames | None:
     """Cameras of the frames in the largest model; None where fewer than two could be placed.
 
-    mapper: "best" takes the model that places more frames, and of two that place as many the one with more
-        observations.
+    mapper: "best" takes the model that places more frames, and of two that place as many the one with the smaller
+        reprojection error.
     refine_intrinsics: find focal lengths too, starting from the cameras'; the result has those found.
 
     The same matches and seed give the same cameras, whatever the number of cores.
@@ -78,15 +78,16 @@ def place_frames(
                 progress=progress,
             )
         if models:
-            found.append((max(models, key=_size), len(models)))
+            found.append((max(models, key=_quality), len(models)))
     if not found:
         return None
-    model, num_models = max(found, key=lambda entry: _size(entry[0]))
+    model, num_models = max(found, key=lambda entry: _quality(entry[0]))
     return _placed_frames(matches, model, num_models)
 
 
-def _size(model: pycolmap.Reconstruction) -> tuple[int, int]:
-    return len(_placed(model)), model.compute_num_observations()
+def _quality(model: pycolmap.Reconstruction) -> tuple[int, float]:
+    """How many frames are placed, then how well."""
+    return len(_placed(model)), -model.compute_mean_reprojection_error()
 
 
 def _placed_frames(
