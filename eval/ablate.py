@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from configs.errors import EXIT_DONE, run_command
 
 if TYPE_CHECKING:
-    from eval.ablation import Ablation
+    from eval.scores.ablation import Ablation
 
 DESCRIPTION = """\
 Trains the video model without cameras, with the LoRA branch, with the ControlNet branch and with both, at equal
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from configs.loader import load_config
-    from eval.ablation import Ablation, AblationConfig
+    from eval.scores.ablation import Ablation, AblationConfig
 
     ablation = Ablation(load_config(args.recipe, args.overrides, AblationConfig))
     if args.commands:
@@ -76,8 +76,8 @@ def run_ablation(ablation: Ablation) -> int:
 def write_summary(ablation: Ablation, scores: list[dict[str, Any]]) -> None:
     """`summary.json` and `table.md` of the runs scored so far."""
     from data.durable_files import write_durably
-    from eval.ablation_report import ablation_markdown, summarise_ablation
-    from eval.metrics import lpips_hint
+    from eval.scores.ablation_report import ablation_markdown, summarise_ablation
+    from eval.scores.metrics import lpips_hint
     from train.run_folder import describe_environment
 
     missing = len(ablation.runs) - len(scores)
@@ -103,7 +103,7 @@ def print_summary(ablation: Ablation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from eval.ablation_report import ablation_table, order_sentences
+    from eval.scores.ablation_report import ablation_table, order_sentences
 
     summary = json.loads((ablation.folder / "summary.json").read_text(encoding="utf-8"))
     header, rows = ablation_table(summary)

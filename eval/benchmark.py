@@ -106,10 +106,10 @@ def _run(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
     with Console(stderr=True).status(f"measuring: {name}"):
         if name == "rasteriser":
-            from eval.benchmark_rasteriser import benchmark_rasteriser
+            from eval.benchmarks.rasteriser import benchmark_rasteriser
 
             return benchmark_rasteriser(tuple(args.threads))
-        from eval.benchmark_train import benchmark_loader, benchmark_train
+        from eval.benchmarks.train_step import benchmark_loader, benchmark_train
 
         measure = benchmark_train if name == "train" else benchmark_loader
         return measure(args.recipe, args.threads[0])

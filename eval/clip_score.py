@@ -14,7 +14,7 @@ from eval.clip_measures import ClipMeasures, ClipMeasuresConfig
 from eval.clip_score_pictures import write_clip_pictures
 from eval.clip_score_report import print_scores, write_clip_report
 from eval.clip_score_summary import headline, summarise_clips
-from eval.score_run import ScoreConfig, Scored, Told, settings_sha256
+from eval.scores.score_run import ScoreConfig, Scored, Told, settings_sha256
 from eval.scored_frames import FrameFiles, FrameOptions
 from eval.set_metrics import SetMetrics, SetMetricsConfig
 from models.stopwatch import Stopwatch
@@ -54,7 +54,7 @@ class ClipScoreConfig(ScoreConfig, ClipMeasuresConfig):
 
 
 class ClipScore:
-    """Implements `eval.score_run.Score`; an item is a clip."""
+    """Implements `eval.scores.score_run.Score`; an item is a clip."""
 
     noun = "clip"
     lines_per_item = 1

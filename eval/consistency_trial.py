@@ -26,8 +26,8 @@ from eval.consistency import ConsistencyConfig, measure_consistency
 from eval.image_scores import ImageMetrics
 from eval.measured import NotAvailable
 from eval.perturbations import PERTURBATIONS, perturb
-from eval.score_run import ScoreConfig, Scored, Told, settings_sha256
-from eval.scored_clips import ProceduralClips, read_index
+from eval.scores.score_run import ScoreConfig, Scored, Told, settings_sha256
+from eval.scores.scored_clips import ProceduralClips, read_index
 
 Group = Literal["ladder", "ranking"]
 CLEAN = "clean"
@@ -107,7 +107,7 @@ class Case:
 
 
 class ConsistencyTrial:
-    """Implements `eval.score_run.Score`; an item is a case."""
+    """Implements `eval.scores.score_run.Score`; an item is a case."""
 
     noun = "case"
     lines_per_item = 1

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     from configs.loader import load_config
     from eval.consistency_trial import ConsistencyTrial, ConsistencyTrialConfig
     from eval.score import run_with_progress
-    from eval.score_run import ScoreRun
+    from eval.scores.score_run import ScoreRun
 
     trial = ConsistencyTrial(load_config(args.recipe, args.overrides, ConsistencyTrialConfig))
     for name in trial.left_out:

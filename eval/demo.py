@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     from data.procedural.config import SceneConfig
     from eval.reconstruction import load_models
     from eval.scene_command import reconstruct_and_write
-    from eval.scene_outputs import replaced_folder
+    from eval.pages.scene_outputs import replaced_folder
     from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
 
     models = load_models(args.autoencoder or TINY_AUTOENCODER, args.lalrm or TINY_LALRM)

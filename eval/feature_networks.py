@@ -19,7 +19,7 @@ from torch.jit import optimized_execution  # type: ignore[attr-defined]
 import models.torchvision_compat  # noqa: F401  mends torchvision before torchmetrics imports it
 from configs.errors import UserError
 from eval.metric_weights import WeightsFile
-from eval.metrics import full_precision
+from eval.scores.metrics import full_precision
 from models.published_weights import read_state_dict
 
 FRAMES, VIDEO = "frames", "video"

@@ -21,19 +21,19 @@ from data.importers.fresh_folder import fresh_folder
 from data.importers.images import image_size
 from data.importers.photo import Photo
 from data.progress_bars import stage_bars
-from eval.generated_outputs import (
+from eval.pages.generated_outputs import (
     preview_strip,
     print_generated,
     write_generated,
 )
 from eval.path_argument import path_from_argument
-from eval.pictures import png_bytes
-from eval.scene_outputs import BYTES_NEEDED
+from eval.pages.pictures import png_bytes
+from eval.pages.scene_outputs import BYTES_NEEDED
 from models.bundled_weights import TINY_PIPELINE
 from models.generated_scene import GeneratedScene
 from models.pipeline import ImageToScenePipeline
 from models.pipeline_files import PartFolders
-from models.video_sampling import SamplingConfig, SamplingStep
+from models.video.sampling import SamplingConfig, SamplingStep
 
 STAND_IN_SIZE, STAND_IN_FRAMES = (64, 96), 49
 """Of the camera and the video that a path is first checked with."""

@@ -22,9 +22,9 @@ from data.shard_writing import batches_within_shards
 from eval.first_frames import FirstFrame, FirstFrames
 from eval.path_argument import path_from_argument
 from models.generated_scene import GeneratedScene
-from models.latent_shards import SCALE_SUFFIX
+from models.autoencoders.latent_shards import SCALE_SUFFIX
 from models.pipeline import ImageToScenePipeline
-from models.video_sampling import OnStep, SamplingConfig
+from models.video.sampling import OnStep, SamplingConfig
 from train.randomness import derive_seed
 
 OWN_PATH = "own"

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from configs.loader import Config
-from eval import metrics
+from eval.scores import metrics
 from eval.frame_checks import check_pair
 from eval.measured import KEY, NotAvailable, mean, to_json
 from eval.metric_weights import WeightsFile, find_weights

@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     from data.durable_files import write_durably
     from data.progress_bars import progress_bar
     from data.shard_index import ShardIndex
-    from eval.gap_measures import check_generated, gap_markdown, measure_clip, summarise_gap
-    from models.autoencoder_files import load_autoencoder
+    from eval.scores.gap_measures import check_generated, gap_markdown, measure_clip, summarise_gap
+    from models.autoencoders.files import load_autoencoder
     from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
     from models.lalrm import LaLRM
     from models.pretrained import weights_digest

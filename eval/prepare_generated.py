@@ -34,9 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     from eval.first_frames import open_first_frames
     from eval.generate_run import memory_explained, open_pipeline, sampling_of
     from eval.generated_shards import ClipPlan, write_generated_clips
-    from models.latent_shards import GENERATED, LATENTS, latents_recipe
+    from models.autoencoders.latent_shards import GENERATED, LATENTS, latents_recipe
     from models.pretrained import weights_digest
-    from models.video_sampling import SamplingStep
+    from models.video.sampling import SamplingStep
 
     pipeline = open_pipeline(args)
     sampling = sampling_of(args, pipeline.sampling)

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     from eval.clip_source import CutOptions, open_clip_source
     from eval.reconstruction import load_models
     from eval.scene_command import reconstruct_and_write
-    from eval.scene_outputs import BYTES_NEEDED
+    from eval.pages.scene_outputs import BYTES_NEEDED
     from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
 
     models = load_models(args.autoencoder or TINY_AUTOENCODER, args.lalrm or TINY_LALRM)

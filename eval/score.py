@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from configs.errors import EXIT_DONE, EXIT_USER, UserError, run_command
 
 if TYPE_CHECKING:
-    from eval.score_run import ScoreRun
+    from eval.scores.score_run import ScoreRun
 
 DESCRIPTION = """\
 Scores frames that any method made, or a model over a fixed set of clips.
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     overrides = [*args.overrides, *args.set]
 
-    from eval.score_kinds import create_clip_score, create_score
+    from eval.scores.score_kinds import create_clip_score, create_score
     from eval.score_ranks import scoring_ranks
 
     with scoring_ranks() as ranks:
@@ -142,7 +142,7 @@ def run_with_progress(run: ScoreRun) -> None:
 
 
 def _run(score: Any, ranks: Any) -> int:
-    from eval.score_run import ScoreRun
+    from eval.scores.score_run import ScoreRun
 
     run = ScoreRun(score, ranks)
     if not ranks.is_first:

@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="stop after so long (default: until Ctrl+C)")
     args = parser.parse_args(argv)
 
-    from eval.viewer_html import add_scene, start_server
-    from models.scene_files import load_scene
+    from eval.pages.viewer_html import add_scene, start_server
+    from models.scenes.files import load_scene
 
     gaussians = load_scene(args.scene)
     server = start_server(args.port, args.host)

@@ -12,7 +12,7 @@ from torch import Tensor
 from data.cameras import Cameras
 from data.clips import Clip
 from data.importers.photo import Photo
-from models.clip_chain import median_depth, place_clip
+from models.video.clip_chain import median_depth, place_clip
 from models.gaussians import Gaussians, concatenate_gaussians
 
 
@@ -24,7 +24,7 @@ class GeneratedScene:
     cameras: the path, relative to the image's camera, in scene units.
     gaussians: the scene, in the same axes and unit.
     latents: of each clip that the path was cut into; clips share a frame with the next.
-    clips, units: each clip's frames, and how many scene units make one of its own (see `models.clip_chain`).
+    clips, units: each clip's frames, and how many scene units make one of its own (see `models.video.clip_chain`).
     seconds: of each stage, for all scenes that were made at once.
     notes: what a person should know, a sentence each.
     """

@@ -24,7 +24,7 @@ from configs.errors import UserError
 from configs.loader import Config
 from data.cameras import Cameras
 from models.attention import AttentionBackend, attention
-from models.autoencoder import SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_shape
+from models.autoencoders.interface import SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_shape
 from models.gaussian_head import GaussianHead, GaussianHeadConfig
 from models.gaussians import Gaussians
 from models.plane_sweep import PlaneSweep, PlaneSweepConfig

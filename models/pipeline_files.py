@@ -21,14 +21,14 @@ from pydantic import ValidationError
 from configs.errors import UserError
 from configs.loader import Config
 from data.durable_files import write_durably
-from models.autoencoder import VideoAutoencoder
-from models.autoencoder_files import load_autoencoder
-from models.camera_branch_files import load_branches
+from models.autoencoders.interface import VideoAutoencoder
+from models.autoencoders.files import load_autoencoder
+from models.video.camera_branch_files import load_branches
 from models.lalrm import LaLRM
-from models.text_encoder import load_text_encoder
-from models.video_base import load_base
-from models.video_model import VideoModel
-from models.video_sampling import SamplingConfig
+from models.video.text_encoder import load_text_encoder
+from models.video.base import load_base
+from models.video.model import VideoModel
+from models.video.sampling import SamplingConfig
 
 PIPELINE_FILE = "pipeline.json"
 RECIPES = {

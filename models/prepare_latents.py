@@ -27,8 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     from data.clip_windows import WindowConfig
     from data.progress_bars import progress_bar
     from data.shard_index import ShardIndex
-    from models.autoencoder_files import load_autoencoder
-    from models.latent_shards import LATENTS, write_latents
+    from models.autoencoders.files import load_autoencoder
+    from models.autoencoders.latent_shards import LATENTS, write_latents
 
     index = ShardIndex.load(args.folder)
     windows = WindowConfig(

@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> int:
 
     from data.progress_bars import progress_bar
     from data.shard_index import ShardIndex
-    from models.text_encoder import TextEncoder, load_text_encoder
-    from models.text_shards import write_text
+    from models.video.text_encoder import TextEncoder, load_text_encoder
+    from models.video.text_shards import write_text
 
     index = ShardIndex.load(args.folder)
     dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")

@@ -19,7 +19,7 @@ HEAVY = {
     "deepspeed": ("train.deepspeed_engine",),
     "gsplat": ("models.rendering.gsplat_backend",),
     "xformers": ("models.attention",),
-    "viser": ("eval.viewer_html", "eval.viewer_flight", "eval.view"),
+    "viser": ("eval.pages.viewer_html", "eval.pages.viewer_flight", "eval.view"),
     "lpips": ("models.perceptual",),
     "diffusers": ("models.*",),
     "transformers": ("models.*",),

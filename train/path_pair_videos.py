@@ -11,9 +11,9 @@ from torch import Tensor
 
 from data.cameras import stack_cameras
 from data.clips import Clip
-from models.autoencoder import VideoAutoencoder
-from models.video_model import VideoModel
-from models.video_sampling import SamplingConfig, VideoSampler
+from models.autoencoders.interface import VideoAutoencoder
+from models.video.model import VideoModel
+from models.video.sampling import SamplingConfig, VideoSampler
 
 Video = Float[Tensor, "t 3 h w"]
 

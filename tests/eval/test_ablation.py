@@ -17,11 +17,11 @@ from data.procedural.clips import make_clip
 from data.procedural.config import SceneConfig
 from data.shard_writing import write_shards
 from eval.ablate import main
-from eval.ablation import VARIANTS, Ablation, AblationConfig
-from eval.ablation_report import ablation_markdown, order_sentences, summarise_ablation
-from models.latent_shards import write_latents
-from models.linear_codec import LinearCodec, LinearCodecConfig
-from models.video_base import VideoModelConfig, create_base, save_base
+from eval.scores.ablation import VARIANTS, Ablation, AblationConfig
+from eval.scores.ablation_report import ablation_markdown, order_sentences, summarise_ablation
+from models.autoencoders.latent_shards import write_latents
+from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
+from models.video.base import VideoModelConfig, create_base, save_base
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = SceneConfig(height=32, width=48, num_frames=9, num_near=0, num_far=0, supersampling=1)

@@ -9,7 +9,7 @@ import torch
 
 from data.cameras import Cameras, intrinsics_from_fov
 from data.clips import Clip
-from eval import baselines, metrics
+from eval.scores import baselines, metrics
 
 HEIGHT, WIDTH = 48, 64
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from data.cameras import Cameras, intrinsics_from_fov
-from eval import benchmark, benchmark_rasteriser, benchmark_train, machine_peak
+from eval import benchmark
+from eval.benchmarks import rasteriser as benchmark_rasteriser, train_step as benchmark_train, machine_peak
 from models.gaussians import Gaussians
 
 

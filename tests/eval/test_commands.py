@@ -14,7 +14,7 @@ from configs.errors import UserError
 from data.importers.nerfstudio import write_nerfstudio
 from data.importers.video import iterate_video
 from eval import demo, reconstruct, scene_command, view
-from models.gaussian_files import load_ply, save_ply
+from models.scenes.ply import load_ply, save_ply
 from models.gaussians import Gaussians
 from train.fit import FitConfig
 
@@ -36,8 +36,8 @@ FILES = {
 def quick(monkeypatch, scene):
     """A short fit and a small demo scene; everything else as users have it."""
     monkeypatch.setattr(scene_command, "FIT", FitConfig(iterations=1))
-    monkeypatch.setattr("eval.flythrough.PICTURE_HEIGHT", 32)
-    monkeypatch.setattr("eval.flythrough.FPS", 4)
+    monkeypatch.setattr("eval.pages.flythrough.PICTURE_HEIGHT", 32)
+    monkeypatch.setattr("eval.pages.flythrough.FPS", 4)
     monkeypatch.setattr("data.procedural.config.SceneConfig", lambda: scene)
 
 

@@ -13,7 +13,7 @@ from eval import consistency_trial
 from eval.consistency_trial import ConsistencyTrial, ConsistencyTrialConfig
 from eval.consistency_trial_summary import summarise_trial
 from eval.consistency_validation import main
-from eval.score_run import ScoreRun
+from eval.scores.score_run import ScoreRun
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "configs/eval/consistency_validation.yaml"

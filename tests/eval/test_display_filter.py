@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from data.cameras import Cameras, intrinsics_from_fov
-from eval.display_filter import with_pixel_blur
+from eval.pages.display_filter import with_pixel_blur
 from models.gaussians import Gaussians
 from models.rendering.render import render
 

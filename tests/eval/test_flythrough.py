@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from data.cameras import Cameras, intrinsics_from_fov
-from eval import flythrough
+from eval.pages import flythrough
 from models.gaussians import Gaussians
 
 

@@ -20,11 +20,11 @@ from data.importers.path_json import save_camera_path
 from data.importers.video import iterate_video
 from eval import generate
 from eval.generate_run import list_jobs
-from eval.generated_outputs import FILES
+from eval.pages.generated_outputs import FILES
 from eval.path_argument import path_from_argument
 from eval.reconstruction import load_models
 from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM, TINY_PIPELINE
-from models.gaussian_files import load_ply
+from models.scenes.ply import load_ply
 from models.pipeline import ImageToScenePipeline
 
 BASE = Cameras(torch.eye(4)[None], intrinsics_from_fov(45.0, 32, 48)[None], 32, 48)
@@ -33,8 +33,8 @@ BASE = Cameras(torch.eye(4)[None], intrinsics_from_fov(45.0, 32, 48)[None], 32, 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Small videos of the scene; everything else as users have it."""
-    monkeypatch.setattr("eval.flythrough.PICTURE_HEIGHT", 32)
-    monkeypatch.setattr("eval.flythrough.FPS", 2)
+    monkeypatch.setattr("eval.pages.flythrough.PICTURE_HEIGHT", 32)
+    monkeypatch.setattr("eval.pages.flythrough.FPS", 2)
 
 
 @pytest.fixture

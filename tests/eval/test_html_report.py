@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import torch
 
-from eval.html_report import Report
-from eval.line_chart import Line, LineChart
-from eval.pictures import png_bytes
+from eval.pages.html_report import Report
+from eval.pages.line_chart import Line, LineChart
+from eval.pages.pictures import png_bytes
 
 IMAGE = torch.rand(3, 8, 12, generator=torch.Generator().manual_seed(0))
 

@@ -9,7 +9,8 @@ import skimage.data
 import torch
 
 from configs.errors import UserError
-from eval import image_scores, metrics
+from eval import image_scores
+from eval.scores import metrics
 from eval.image_scores import ImageMetrics, ImageScoreConfig, ImageScores
 from eval.measured import NotAvailable
 from eval.protocols import find_protocol

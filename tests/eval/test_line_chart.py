@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from eval.line_chart import Line, LineChart, nice_ticks
+from eval.pages.line_chart import Line, LineChart, nice_ticks
 
 
 @pytest.mark.parametrize(

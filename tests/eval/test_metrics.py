@@ -9,7 +9,7 @@ import skimage.metrics
 import torch
 
 from configs.errors import UserError
-from eval import metrics
+from eval.scores import metrics
 
 
 @pytest.fixture(scope="module")

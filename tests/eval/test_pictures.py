@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eval import pictures
+from eval.pages import pictures
 
 
 def test_depth_colours_go_from_light_to_dark_in_inverse_depth():

@@ -16,10 +16,10 @@ from data.shard_writing import write_shards
 from data.shards import open_clip, read_clip, verify
 from eval.first_frames import open_first_frames
 from eval.generated_shards import ClipPlan
-from eval.pictures import png_bytes
+from eval.pages.pictures import png_bytes
 from eval.prepare_generated import main
-from models.autoencoder_files import load_autoencoder
-from models.latent_shards import GENERATED, LATENTS
+from models.autoencoders.files import load_autoencoder
+from models.autoencoders.latent_shards import GENERATED, LATENTS
 from models.pipeline import ImageToScenePipeline
 from train.tasks.stored_latents import has_stored_latents, made_by_video_model
 

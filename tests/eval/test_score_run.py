@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from eval.score_run import ScoreConfig, Scored, ScoreRun
+from eval.scores.score_run import ScoreConfig, Scored, ScoreRun
 from train.ranks import Ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ class Alone(Ranks):
 
 
 class Squares:
-    """Implements `eval.score_run.Score`; two items a batch, one line each."""
+    """Implements `eval.scores.score_run.Score`; two items a batch, one line each."""
 
     noun, lines_per_item, batch_size, num_items = "number", 1, 2, 7
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from configs.errors import UserError
-from eval import baselines, metrics, scoring
+from eval.scores import baselines, metrics, scoring
 from eval.reconstruction import Models, load_models
 from train.fit import FitConfig, StartConfig
 

@@ -16,12 +16,12 @@ from configs.loader import load_config
 from data.clips import Clip
 from data.procedural.config import SceneConfig
 from data.procedural.path_pairs import make_path_pair
-from eval import metrics, video_score_pictures, video_scoring
+from eval.scores import metrics, video_score_pictures, video_scoring
 from eval.score import main
-from eval.scored_clips import PathPairs, read_index
-from eval.video_score import VideoScoreConfig
-from eval.video_score_report import example_scenes
-from eval.video_scoring import METHODS, PathFrames, score_pair, summarise
+from eval.scores.scored_clips import PathPairs, read_index
+from eval.scores.video_score import VideoScoreConfig
+from eval.scores.video_score_report import example_scenes
+from eval.scores.video_scoring import METHODS, PathFrames, score_pair, summarise
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = [500, 501, 502]
@@ -117,7 +117,7 @@ def test_every_clip_has_a_line_and_every_scene_its_pictures(out, summary) -> Non
 def test_the_video_that_is_scored_is_the_models_own(out, recipe, pair) -> None:
     from data.importers.photo import Photo
     from eval.reconstruction import render_scene
-    from eval.score_kinds import create_score
+    from eval.scores.score_kinds import create_score
     from train.camera_agreement import frame_psnr
     from train.randomness import derive_seed
 

@@ -12,7 +12,7 @@ import torch
 import zstandard
 
 from data.cameras import Cameras, intrinsics_from_fov
-from eval.viewer_html import MIN_OPACITY, write_viewer
+from eval.pages.viewer_html import MIN_OPACITY, write_viewer
 from models.gaussians import Gaussians, quat_to_matrix
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data.cameras import Cameras, intrinsics_from_fov
-from models.video_base import VideoBase, VideoModelConfig, create_base
+from models.video.base import VideoBase, VideoModelConfig, create_base
 
 sys.path.insert(0, str(Path(__file__).parent))  # for steered_models
 

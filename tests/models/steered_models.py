@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.camera_branches import CameraBranches, CameraBranchesConfig
-from models.video_base import VideoBase
-from models.video_model import VideoModel
-from models.video_positions import rotary_embedding
+from models.video.camera_branches import CameraBranches, CameraBranchesConfig
+from models.video.base import VideoBase
+from models.video.model import VideoModel
+from models.video.positions import rotary_embedding
 
 NewBase = Callable[..., VideoBase]
 Inputs = tuple[Tensor, Tensor, Tensor]

@@ -6,10 +6,10 @@ import torch
 from torch.nn import functional as F
 
 from configs.errors import UserError
-from models.autoencoder import latent_shape
-from models.autoencoder_files import load_autoencoder
-from models.cogvideox_autoencoder import CogVideoXAutoencoder, CogVideoXAutoencoderConfig
-from models.linear_codec import LinearCodec, LinearCodecConfig
+from models.autoencoders.interface import latent_shape
+from models.autoencoders.files import load_autoencoder
+from models.autoencoders.cogvideox import CogVideoXAutoencoder, CogVideoXAutoencoderConfig
+from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.ridge import fit_convolution
 
 SMALL_COGVIDEOX = CogVideoXAutoencoderConfig(

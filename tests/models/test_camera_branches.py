@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from data.cameras import Cameras
-from models.camera_branch_files import LORA_FILE, load_branches, save_branches
-from models.camera_branches import CameraBranches, CameraBranchesConfig
-from models.camera_encoder import CameraEncoder
-from models.video_model import VideoModel
-from models.video_positions import rotary_embedding
+from models.video.camera_branch_files import LORA_FILE, load_branches, save_branches
+from models.video.camera_branches import CameraBranches, CameraBranchesConfig
+from models.video.camera_encoder import CameraEncoder
+from models.video.model import VideoModel
+from models.video.positions import rotary_embedding
 
 
 @pytest.mark.parametrize("config", COMBINATIONS)

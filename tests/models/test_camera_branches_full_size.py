@@ -8,9 +8,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from data.cameras import Cameras
-from models.camera_branches import CameraBranches, CameraBranchesConfig
-from models.video_base import VideoModelConfig, create_base
-from models.video_model import VideoModel
+from models.video.camera_branches import CameraBranches, CameraBranchesConfig
+from models.video.base import VideoModelConfig, create_base
+from models.video.model import VideoModel
 
 FULL_BASE, FULL = VideoModelConfig(), CameraBranchesConfig()
 

@@ -8,7 +8,7 @@ import torch
 from configs.errors import UserError
 from data.camera_paths import make_path
 from data.cameras import Cameras, intrinsics_from_fov
-from models.clip_chain import clip_cameras, cut_into_clips, median_depth, place_clip
+from models.video.clip_chain import clip_cameras, cut_into_clips, median_depth, place_clip
 from models.gaussians import Gaussians
 from models.rendering.render import render
 

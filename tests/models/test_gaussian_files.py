@@ -11,8 +11,8 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from configs.errors import UserError
-from models import gaussian_files
-from models.gaussian_files import load_ply, save_ply
+from models.scenes import ply as gaussian_files
+from models.scenes.ply import load_ply, save_ply
 from models.gaussians import SH_C0, Gaussians
 
 NUM = 60

@@ -14,7 +14,7 @@ import trimesh
 
 from configs.errors import UserError
 from models.gaussians import SH_C0, Gaussians
-from models.glb_files import save_glb
+from models.scenes.glb import save_glb
 
 NUM = 25
 PREFIX = "KHR_gaussian_splatting:"

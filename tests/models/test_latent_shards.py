@@ -15,8 +15,8 @@ from data.procedural.config import SceneConfig
 from data.shard_index import ShardIndex
 from data.shard_writing import write_shards
 from data.shards import open_clip, read_tensors, verify
-from models.latent_shards import LATENTS, write_latents
-from models.linear_codec import LinearCodec, LinearCodecConfig
+from models.autoencoders.latent_shards import LATENTS, write_latents
+from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.prepare_latents import main
 
 SCENES = SceneConfig(height=16, width=24, num_frames=17, num_near=0, num_far=0, supersampling=1)

@@ -17,11 +17,11 @@ from data.camera_paths import make_path
 from data.cameras import Cameras, stack_cameras
 from models.gaussians import Gaussians, stack_gaussians
 from models.lalrm import LaLRM, LaLRMConfig
-from models.linear_codec import LinearCodec, LinearCodecConfig
+from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.pipeline import ImageToScenePipeline
 from models.pipeline_files import PIPELINE_FILE, PartFolders
-from models.video_guidance import GuidanceConfig
-from models.video_sampling import SamplingConfig, SamplingStep
+from models.video.guidance import GuidanceConfig
+from models.video.sampling import SamplingConfig, SamplingStep
 
 PER_CLIP = 9 * 16 * 24
 

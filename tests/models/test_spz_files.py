@@ -12,8 +12,8 @@ import torch
 
 from configs.errors import UserError
 from models.gaussians import SH_C0, Gaussians
-from models.scene_files import load_scene, save_scene
-from models.spz_files import load_spz, save_spz
+from models.scenes.files import load_scene, save_scene
+from models.scenes.spz import load_spz, save_spz
 
 NUM = 60
 

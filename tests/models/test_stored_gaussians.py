@@ -8,7 +8,7 @@ import torch
 from data.cameras import Cameras, intrinsics_from_fov
 from models.gaussians import Gaussians
 from models.rendering.render import render
-from models.stored_gaussians import colors_of, flip_y_and_z, harmonics_of
+from models.scenes.stored import colors_of, flip_y_and_z, harmonics_of
 
 
 def scene(degree: int | None, num: int = 30) -> Gaussians:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.video_base import VideoBase
-from models.video_model import VideoModel
+from models.video.base import VideoBase
+from models.video.model import VideoModel
 
 NewBase = Callable[..., VideoBase]
 

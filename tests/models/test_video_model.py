@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from configs.errors import UserError
-from models.video_base import (
+from models.video.base import (
     BASE_FILE,
     VideoBase,
     VideoModelConfig,
@@ -19,8 +19,8 @@ from models.video_base import (
     load_base,
     save_base,
 )
-from models.video_model import VideoModel
-from models.video_positions import rotary_embedding
+from models.video.model import VideoModel
+from models.video.positions import rotary_embedding
 
 NewBase = Callable[..., VideoBase]
 Inputs = tuple[Tensor, Tensor, Tensor]

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from configs.errors import UserError
 from data.cameras import Cameras, intrinsics_from_fov
-from models.cogvideox_autoencoder import CogVideoXAutoencoder, CogVideoXAutoencoderConfig
-from models.video_base import VideoBase, VideoModelConfig, create_base
-from models.video_guidance import GuidanceConfig, Term, guidance_terms
-from models.video_model import VideoModel
-from models.video_sampling import SamplingConfig, SamplingStep, VideoSampler
+from models.autoencoders.cogvideox import CogVideoXAutoencoder, CogVideoXAutoencoderConfig
+from models.video.base import VideoBase, VideoModelConfig, create_base
+from models.video.guidance import GuidanceConfig, Term, guidance_terms
+from models.video.model import VideoModel
+from models.video.sampling import SamplingConfig, SamplingStep, VideoSampler
 
 CONFIG = VideoModelConfig(
     latent_channels=4,

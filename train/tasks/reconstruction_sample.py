@@ -14,7 +14,7 @@ from data.cameras import Cameras
 from data.clip_windows import Window
 from data.shard_samples import ShardClip
 from data.views import ViewSampler, ViewSamplerConfig, load_selection
-from models.latent_shards import LATENTS
+from models.autoencoders.latent_shards import LATENTS
 
 DEPTH_LIMIT = 30.0
 """Depths beyond this many scene units (sky) are supervised as lying here."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from configs.errors import UserError
 from data.shard_index import ShardIndex, index_file
-from models.latent_shards import GENERATED, LATENTS, latents_recipe
+from models.autoencoders.latent_shards import GENERATED, LATENTS, latents_recipe
 
 
 def has_stored_latents(index: ShardIndex, autoencoder: Path, num_frames: int) -> bool:

@@ -9,8 +9,8 @@ from configs.errors import UserError
 from data.cameras import Cameras
 from data.clip_windows import Window, WindowConfig, load_window, window_cameras
 from data.shard_samples import ShardClip
-from models.latent_shards import LATENTS, SCALE_SUFFIX
-from models.text_shards import StoredText
+from models.autoencoders.latent_shards import LATENTS, SCALE_SUFFIX
+from models.video.text_shards import StoredText
 
 
 class VideoSample:

@@ -21,9 +21,9 @@ from data.procedural.config import SceneConfig
 from data.procedural.path_pairs import make_path_pair
 from data.shard_index import ShardIndex
 from data.shards import open_clip
-from models.autoencoder import VideoAutoencoder
-from models.video_model import VideoModel
-from models.video_sampling import SamplingConfig
+from models.autoencoders.interface import VideoAutoencoder
+from models.video.model import VideoModel
+from models.video.sampling import SamplingConfig
 from train.camera_agreement import CameraAgreement, camera_agreement, summarise
 from train.path_pair_videos import VideoDrawing
 from train.randomness import derive_seed

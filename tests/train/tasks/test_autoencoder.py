@@ -8,7 +8,7 @@ import torch
 from data.procedural.clips import make_clip
 from data.procedural.config import SceneConfig
 from data.shard_writing import write_shards
-from models.autoencoder_files import load_autoencoder
+from models.autoencoders.files import load_autoencoder
 from train.tasks.autoencoder import AutoencoderConfig
 
 SCENES = SceneConfig(height=32, width=48, num_frames=9, num_near=0, num_far=0)

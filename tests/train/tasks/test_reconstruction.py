@@ -21,8 +21,8 @@ from data.shards import open_clip
 from models.bundled_weights import TINY_LALRM
 from models.gaussians import Gaussians
 from models.lalrm import LaLRMConfig
-from models.latent_shards import GENERATED, LATENTS, latents_recipe, write_latents
-from models.linear_codec import LinearCodec, LinearCodecConfig
+from models.autoencoders.latent_shards import GENERATED, LATENTS, latents_recipe, write_latents
+from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.pretrained import read_config
 from train import losses
 from train.tasks.reconstruction import LossConfig, ReconstructionConfig

@@ -22,13 +22,13 @@ from data.clip_windows import WindowConfig
 from data.procedural.clips import make_clip
 from data.procedural.config import SceneConfig
 from data.shard_writing import write_shards
-from models.camera_branch_files import load_branches
-from models.camera_branches import CameraBranches
-from models.latent_shards import write_latents
-from models.linear_codec import LinearCodec, LinearCodecConfig
-from models.text_encoder import TextEncoder
-from models.text_shards import write_text
-from models.video_base import (
+from models.video.camera_branch_files import load_branches
+from models.video.camera_branches import CameraBranches
+from models.autoencoders.latent_shards import write_latents
+from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
+from models.video.text_encoder import TextEncoder
+from models.video.text_shards import write_text
+from models.video.base import (
     VideoModelConfig,
     create_base,
     create_scheduler,

@@ -1,0 +1,155 @@
+"""The score of the video model: whether its videos follow their cameras, and what scenes are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from configs.errors import UserError
+from data.clips import Clip
+from eval.scores.score_run import ScoreConfig, Scored, Told, settings_sha256
+from eval.scores.scored_clips import PathPairs
+from eval.scores.video_score_pictures import write_scene_pictures
+from eval.scores.video_score_report import print_scores, write_video_report
+from eval.scores.video_scoring import PATHS, generate_pairs, scene_measures, score_pair, summarise
+from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
+from models.perceptual import cached_backbone
+from models.pipeline import ImageToScenePipeline
+from models.pipeline_files import PartFolders
+from models.pretrained import weights_digest
+from models.stopwatch import Stopwatch
+from models.video.sampling import SamplingConfig, SamplingStep
+from train.randomness import derive_seed
+
+
+class VideoScoreConfig(ScoreConfig):
+    """A recipe of kind `video`."""
+
+    kind: Literal["video"]
+    autoencoder: Path = Field(TINY_AUTOENCODER, description="weights folder")
+    base: Path = Field(description="weights folder of the video model's base")
+    branches: Path | None = Field(
+        None, description="weights folder of its camera branches; null: the bare base"
+    )
+    lalrm: Path = Field(TINY_LALRM, description="weights folder")
+    data: Path = Field(
+        description="index of held-out seeds (.json); each is a scene with two paths"
+    )
+    num_scenes: int | None = Field(None, gt=0, description="only so many, from the first")
+    sampling: SamplingConfig = SamplingConfig()
+    batch_size: int = Field(8, gt=0, description="scenes sampled at once, two videos each")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def create(self) -> VideoScore:
+        return VideoScore(self)
+
+
+class VideoScore:
+    """Implements `eval.scores.score_run.Score`; an item is a scene, whose two paths have a line each."""
+
+    noun = "scene"
+    lines_per_item = len(PATHS)
+
+    def __init__(self, config: VideoScoreConfig) -> None:
+        self.config = config
+        self.batch_size = config.batch_size
+        self.pairs = PathPairs(config.data)
+        self.num_items = min(config.num_scenes or len(self.pairs), len(self.pairs))
+        folders = PartFolders(config.autoencoder, config.base, config.branches, config.lalrm)
+        self.pipeline = ImageToScenePipeline.from_pretrained(parts=folders)
+        self.pipeline.to(_device(config.device))
+        self._check_size()
+        backbone = cached_backbone("alex")
+        self.identity = {
+            "clips": self.pairs.fingerprint,
+            "autoencoder": weights_digest(config.autoencoder),
+            "base": weights_digest(config.base),
+            "branches": "none" if config.branches is None else weights_digest(config.branches),
+            "lalrm": weights_digest(config.lalrm),
+            "lpips": "not available" if backbone is None else backbone.name,
+            "settings": settings_sha256(config.sampling, config.batch_size, config.seed),
+        }
+
+    def measure(self, items: range, pictures: Path, tell: Told) -> list[Scored]:
+        watch = Stopwatch(self.pipeline.device)
+        tell("making scenes")
+        with watch("make scenes"):
+            loaded = {number: self._load(number) for number in items}
+        pairs = {n: pair for n, pair in loaded.items() if not isinstance(pair, UserError)}
+        seeds = [derive_seed("video score", self.config.seed, number) for number in pairs]
+
+        def on_step(step: SamplingStep) -> None:
+            tell(f"sampling {2 * len(pairs)} videos: step {step.done} of {step.total}")
+
+        lines = {n: self._failed(n, e) for n, e in loaded.items() if isinstance(e, UserError)}
+        if pairs:
+            generated = generate_pairs(
+                list(pairs.values()), seeds, self.pipeline, self.config.sampling, watch, on_step
+            )
+            for number, pair in zip(pairs, generated, strict=True):
+                tell(f"measuring {pair[0].clip.source}")
+                with watch("measure"):
+                    scores = score_pair(pair)
+                lines[number] = [
+                    {**self._head(number, path), "source": one.clip.source, **score}
+                    for path, one, score in zip(PATHS, pair, scores, strict=True)
+                ]
+                with watch("pictures"):
+                    write_scene_pictures(pictures, number, pair)
+        seconds = {name: round(value / len(items), 3) for name, value in watch.seconds.items()}
+        return [Scored(lines[number], seconds) for number in items]
+
+    def headline(self, lines: Sequence[dict[str, Any]]) -> str:
+        found = scene_measures((lines[0], lines[1]))
+        return (
+            f"{lines[0]['source'].rpartition('/')[0]}: {found['matched_minus_crossed_db']:.2f} dB nearer to"
+            " its own path"
+        )
+
+    def summarise(
+        self, lines: Sequence[dict[str, Any]], seconds: dict[str, float]
+    ) -> dict[str, Any]:
+        return summarise(lines)
+
+    def write_report(
+        self, folder: Path, summary: dict[str, Any], lines: Sequence[dict[str, Any]]
+    ) -> None:
+        write_video_report(folder, summary, lines)
+
+    def print_scores(self, summary: dict[str, Any]) -> None:
+        print_scores(summary)
+
+    def _load(self, number: int) -> tuple[Clip, Clip] | UserError:
+        try:
+            return self.pairs.load(number, self.config.threads)
+        except UserError as error:
+            return error
+
+    def _head(self, number: int, path: str) -> dict[str, Any]:
+        return {"clip": len(PATHS) * number + PATHS.index(path), "scene": number, "path": path}
+
+    def _failed(self, number: int, error: UserError) -> list[dict[str, Any]]:
+        source = f"{self.config.data}:{number}"
+        return [
+            {**self._head(number, path), "source": f"{source}/{path}", "error": str(error)}
+            for path in PATHS
+        ]
+
+    def _check_size(self) -> None:
+        scene = self.pairs.index.scene
+        if (scene.height, scene.width) != self.pipeline.frame_size:
+            height, width = self.pipeline.frame_size
+            raise UserError(
+                f"{self.config.data}: frames are {scene.height}x{scene.width}, but {self.config.base} was"
+                f" trained on {height}x{width}; use an index of that size"
+            )
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda, but PyTorch finds no CUDA device; use device=cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
