@@ -14,8 +14,8 @@ from eval.clip_measures import ClipMeasures, ClipMeasuresConfig
 from eval.clip_score_pictures import write_clip_pictures
 from eval.clip_score_report import print_scores, write_clip_report
 from eval.clip_score_summary import headline, summarise_clips
-from eval.scores.score_run import ScoreConfig, Scored, Told, settings_sha256
 from eval.scored_frames import FrameFiles, FrameOptions
+from eval.scores.score_run import ScoreConfig, Scored, Told, settings_sha256
 from eval.set_metrics import SetMetrics, SetMetricsConfig
 from models.stopwatch import Stopwatch
 

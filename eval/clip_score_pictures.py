@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from data.durable_files import write_durably
 from data.importers.video import write_video
 from eval.clip_measures import MeasuredClip
-from eval.pages.clip_pictures import PictureGrid, spread
 from eval.consistency import ConsistencyResult
-from eval.path_overlay import draw_paths
+from eval.pages.clip_pictures import PictureGrid, spread
 from eval.pages.pictures import color_depth, color_error, depth_range, png_bytes
+from eval.path_overlay import draw_paths
 from eval.reconstruction import render_scene
 from eval.scores.score_run import picture_file
 

@@ -10,9 +10,9 @@ from typing import Any
 from eval.clip_measures import GROUPS, available
 from eval.clip_score_pictures import PATH, SCENE
 from eval.clip_score_summary import clip_value, mean_of
+from eval.measured import KEY, NotAvailable
 from eval.pages.html_report import Report
 from eval.pages.line_chart import Line, LineChart
-from eval.measured import KEY, NotAvailable
 from eval.scores.score_run import picture_file
 
 NOT_AVAILABLE = "not available"

@@ -14,8 +14,8 @@ from data.cameras import Cameras
 from data.clips import Clip, scene_scale
 from data.scene_depth import sweep_depth
 from data.warping import unproject
-from eval.scores.baselines import copy_nearest
 from eval.frame_checks import check_frames
+from eval.scores.baselines import copy_nearest
 from eval.scores.metrics import psnr
 from train.randomness import derive_seed
 

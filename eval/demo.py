@@ -43,9 +43,9 @@ def main(argv: list[str] | None = None) -> int:
 
     from data.procedural.clips import make_clip
     from data.procedural.config import SceneConfig
+    from eval.pages.scene_outputs import replaced_folder
     from eval.reconstruction import load_models
     from eval.scene_command import reconstruct_and_write
-    from eval.pages.scene_outputs import replaced_folder
     from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
 
     models = load_models(args.autoencoder or TINY_AUTOENCODER, args.lalrm or TINY_LALRM)

@@ -26,9 +26,9 @@ from eval.pages.generated_outputs import (
     print_generated,
     write_generated,
 )
-from eval.path_argument import path_from_argument
 from eval.pages.pictures import png_bytes
 from eval.pages.scene_outputs import BYTES_NEEDED
+from eval.path_argument import path_from_argument
 from models.bundled_weights import TINY_PIPELINE
 from models.generated_scene import GeneratedScene
 from models.pipeline import ImageToScenePipeline

@@ -21,8 +21,8 @@ from data.paired_shards import PairedWriter
 from data.shard_writing import batches_within_shards
 from eval.first_frames import FirstFrame, FirstFrames
 from eval.path_argument import path_from_argument
-from models.generated_scene import GeneratedScene
 from models.autoencoders.latent_shards import SCALE_SUFFIX
+from models.generated_scene import GeneratedScene
 from models.pipeline import ImageToScenePipeline
 from models.video.sampling import OnStep, SamplingConfig
 from train.randomness import derive_seed

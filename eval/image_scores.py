@@ -15,11 +15,11 @@ from pydantic import Field
 from torch import Tensor
 
 from configs.loader import Config
-from eval.scores import metrics
 from eval.frame_checks import check_pair
 from eval.measured import KEY, NotAvailable, mean, to_json
 from eval.metric_weights import WeightsFile, find_weights
 from eval.protocols import FrameProtocol
+from eval.scores import metrics
 from models.perceptual import SMALLEST_SIDE, Backbone, lpips_problem
 from models.published_weights import LPIPS_BACKBONES
 

@@ -34,9 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     from data.importers.fresh_folder import fresh_folder
     from data.progress_bars import stage_bars
     from eval.clip_source import CutOptions, open_clip_source
+    from eval.pages.scene_outputs import BYTES_NEEDED
     from eval.reconstruction import load_models
     from eval.scene_command import reconstruct_and_write
-    from eval.pages.scene_outputs import BYTES_NEEDED
     from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
 
     models = load_models(args.autoencoder or TINY_AUTOENCODER, args.lalrm or TINY_LALRM)

@@ -11,8 +11,8 @@ import torch
 from configs.errors import UserError
 from data.cameras import Cameras, stack_cameras
 from data.clips import Clip
-from models.autoencoders.interface import VideoAutoencoder
 from models.autoencoders.files import load_autoencoder
+from models.autoencoders.interface import VideoAutoencoder
 from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
 from models.gaussians import Gaussians
 from models.lalrm import LaLRM

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data.clips import Clip
-from eval.reconstruction import Models, reconstruct_clip, render_scene
 from eval.pages.scene_outputs import write_scene
+from eval.reconstruction import Models, reconstruct_clip, render_scene
 from eval.scores.score_report import print_scores
 from eval.scores.scoring import BaselineConfig, score_clip
 from train.fit import FitConfig

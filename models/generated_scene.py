@@ -12,8 +12,8 @@ from torch import Tensor
 from data.cameras import Cameras
 from data.clips import Clip
 from data.importers.photo import Photo
-from models.video.clip_chain import median_depth, place_clip
 from models.gaussians import Gaussians, concatenate_gaussians
+from models.video.clip_chain import median_depth, place_clip
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,9 @@ from data.clips import Clip
 from data.importers.images import WHITE, to_rgb
 from data.importers.photo import Photo, open_photo, photo_from_frame
 from data.importers.recorded_path import check_steps
-from models.autoencoders.interface import SPATIAL_FACTOR, VideoAutoencoder
-from models.autoencoders.files import save_autoencoder
-from models.video.camera_branch_files import save_branches
-from models.video.clip_chain import clip_cameras, cut_into_clips
 from models.autoencoders.cogvideox import CogVideoXAutoencoder
+from models.autoencoders.files import save_autoencoder
+from models.autoencoders.interface import SPATIAL_FACTOR, VideoAutoencoder
 from models.gaussians import Gaussians
 from models.generated_scene import GeneratedScene, SceneDraft
 from models.lalrm import LaLRM
@@ -43,6 +41,8 @@ from models.pipeline_files import (
 )
 from models.stopwatch import Stopwatch
 from models.video.base import save_base
+from models.video.camera_branch_files import save_branches
+from models.video.clip_chain import clip_cameras, cut_into_clips
 from models.video.guidance import check_negative_prompt
 from models.video.model import VideoModel
 from models.video.sampling import (

@@ -21,14 +21,14 @@ from pydantic import ValidationError
 from configs.errors import UserError
 from configs.loader import Config
 from data.durable_files import write_durably
-from models.autoencoders.interface import VideoAutoencoder
 from models.autoencoders.files import load_autoencoder
-from models.video.camera_branch_files import load_branches
+from models.autoencoders.interface import VideoAutoencoder
 from models.lalrm import LaLRM
-from models.video.text_encoder import load_text_encoder
 from models.video.base import load_base
+from models.video.camera_branch_files import load_branches
 from models.video.model import VideoModel
 from models.video.sampling import SamplingConfig
+from models.video.text_encoder import load_text_encoder
 
 PIPELINE_FILE = "pipeline.json"
 RECIPES = {

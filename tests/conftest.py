@@ -66,11 +66,11 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved image-to-scene pipeline of random weights: clips of 9 frames of 32x48, cameras that matter."""
     import torch
 
-    from models.video.camera_branches import CameraBranches, CameraBranchesConfig
-    from models.lalrm import LaLRM, LaLRMConfig
     from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
+    from models.lalrm import LaLRM, LaLRMConfig
     from models.pipeline import ImageToScenePipeline
     from models.video.base import VideoModelConfig, create_base
+    from models.video.camera_branches import CameraBranches, CameraBranchesConfig
     from models.video.model import VideoModel
     from models.video.sampling import SamplingConfig
 

@@ -20,11 +20,11 @@ from data.importers.photo import Photo
 from data.importers.video import write_video
 from eval.pages.clip_pictures import spread
 from eval.pages.html_report import Report
-from eval.scores.metrics import psnr
 from eval.pages.path_picture import write_path_picture
 from eval.pages.pictures import color_depth, depth_range
-from eval.reconstruction import render_scene
 from eval.pages.scene_outputs import SCENE_FILES, VIEWER_HELP, write_gaussians
+from eval.reconstruction import render_scene
+from eval.scores.metrics import psnr
 from models.generated_scene import GeneratedScene
 from train.run_folder import describe_environment
 

@@ -19,9 +19,9 @@ from eval.pages.display_filter import with_pixel_blur
 from eval.pages.flythrough import FPS, flythrough_cameras, flythrough_frames
 from eval.pages.html_report import Report
 from eval.pages.pictures import png_bytes
+from eval.pages.viewer_html import write_viewer
 from eval.scores.score_report import add_scores
 from eval.scores.scoring import OURS, BaselineConfig, ClipResult, fit_time_ratio, summarise
-from eval.pages.viewer_html import write_viewer
 from models.gaussians import Gaussians
 from models.scenes.files import save_scene
 from train.run_folder import describe_environment

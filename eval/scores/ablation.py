@@ -26,13 +26,13 @@ from data.procedural.config import SceneConfig
 from data.procedural.path_pairs import make_path_pair
 from eval.scores import metrics
 from models.autoencoders.files import load_autoencoder
-from models.video.camera_branch_files import load_branches
 from models.perceptual import cached_backbone
 from models.pretrained import weights_digest
-from models.video.text_shards import open_texts
 from models.video.base import load_base
+from models.video.camera_branch_files import load_branches
 from models.video.model import VideoModel
 from models.video.sampling import SamplingConfig
+from models.video.text_shards import open_texts
 from train.camera_agreement import camera_agreement, summarise
 from train.checkpoints import step_name
 from train.path_pair_videos import Video, VideoDrawing

@@ -14,11 +14,11 @@ from data.cameras import Cameras, stack_cameras
 from data.clip_windows import Window
 from data.shard_index import ShardIndex, index_file
 from data.shards import open_clip
-from eval.scores import metrics
 from eval.reconstruction import render_scene
+from eval.scores import metrics
 from models.autoencoders.interface import VideoAutoencoder
-from models.lalrm import LaLRM
 from models.autoencoders.latent_shards import LATENTS
+from models.lalrm import LaLRM
 from models.pretrained import weights_digest
 from train.tasks.stored_latents import made_by_video_model
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.loader import Config
 from data.clips import Clip
-from eval.scores import baselines, metrics
 from eval.floaters import floater_share
 from eval.measured import DIGITS
 from eval.reconstruction import Models, Reconstruction, reconstruct_clip, render_scene
+from eval.scores import baselines, metrics
 from models.gaussians import Gaussians
 from train.fit import FitConfig, StartConfig, fit_gaussians, random_gaussians
 

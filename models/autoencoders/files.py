@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.autoencoders.interface import VideoAutoencoder
 from models.autoencoders.cogvideox import CogVideoXAutoencoder
+from models.autoencoders.interface import VideoAutoencoder
 from models.autoencoders.linear_codec import LinearCodec
 from models.pretrained import CONFIG_FILE
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.errors import UserError
-from models.scenes.ply import load_ply, save_ply
 from models.gaussians import Gaussians
 from models.scenes.glb import save_glb
+from models.scenes.ply import load_ply, save_ply
 from models.scenes.spz import load_spz, save_spz
 
 READERS: dict[str, Callable[[Path], Gaussians]] = {".ply": load_ply, ".spz": load_spz}

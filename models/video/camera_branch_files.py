@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from configs.loader import Config
+from models.pretrained import load_weights, read_config, save_pretrained, save_weights
 from models.video.base_identity import BaseIdentity
 from models.video.camera_branches import CameraBranches, CameraBranchesConfig
-from models.pretrained import load_weights, read_config, save_pretrained, save_weights
 
 if TYPE_CHECKING:
     from diffusers import CogVideoXTransformer3DModel

@@ -29,11 +29,11 @@ from configs.errors import UserError
 from configs.loader import Config
 from data.cameras import Cameras
 from models.autoencoders.interface import SPATIAL_FACTOR, TEMPORAL_FACTOR
+from models.precision import full_precision
 from models.video.base_identity import BaseIdentity
 from models.video.camera_encoder import CameraEncoder
 from models.video.control_branch import ControlBranch
 from models.video.lora_branch import FusionBranch, LoraLayers
-from models.precision import full_precision
 
 if TYPE_CHECKING:
     from diffusers import CogVideoXTransformer3DModel

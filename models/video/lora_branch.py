@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from models.torchvision_compat import mend_torchvision
 from models.video.camera_encoder import CameraEncoder
 from models.video.control_branch import zero_linear
-from models.torchvision_compat import mend_torchvision
 
 if TYPE_CHECKING:
     from diffusers import CogVideoXTransformer3DModel

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from data.cameras import Cameras
-from models.video.camera_branches import CameraBranches
 from models.video.base import VideoBase
+from models.video.camera_branches import CameraBranches
 from models.video.positions import rotary_embedding
 
 

@@ -15,8 +15,8 @@ from data.cameras import Cameras
 from data.clips import Clip
 from data.procedural.clips import make_clip
 from data.procedural.config import SceneConfig
-from models.lalrm import LaLRM, LaLRMConfig
 from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
+from models.lalrm import LaLRM, LaLRMConfig
 
 SCENE = SceneConfig(height=32, width=48, num_frames=9, num_near=2, num_far=2, supersampling=1)
 

@@ -9,7 +9,9 @@ import torch
 
 from data.cameras import Cameras, intrinsics_from_fov
 from eval import benchmark
-from eval.benchmarks import rasteriser as benchmark_rasteriser, train_step as benchmark_train, machine_peak
+from eval.benchmarks import machine_peak
+from eval.benchmarks import rasteriser as benchmark_rasteriser
+from eval.benchmarks import train_step as benchmark_train
 from models.gaussians import Gaussians
 
 

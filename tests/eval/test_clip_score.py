@@ -13,8 +13,8 @@ from data.importers.nerfstudio import write_nerfstudio
 from data.importers.path_json import save_camera_path
 from data.importers.video import write_video
 from eval.measured import KEY
-from eval.scores.metrics import psnr
 from eval.score import main
+from eval.scores.metrics import psnr
 
 FAST = ("--set", "consistency.fit.passes=1", "--set", "consistency.lower_bound=false")
 

@@ -14,8 +14,8 @@ from configs.errors import UserError
 from data.importers.nerfstudio import write_nerfstudio
 from data.importers.video import iterate_video
 from eval import demo, reconstruct, scene_command, view
-from models.scenes.ply import load_ply, save_ply
 from models.gaussians import Gaussians
+from models.scenes.ply import load_ply, save_ply
 from train.fit import FitConfig
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,9 +23,9 @@ from eval.consistency_trial import read_capture_views
 from eval.consistency_views import shuffled_cameras
 from eval.image_scores import ImageScores
 from eval.measured import NotAvailable
-from eval.scores.metrics import psnr
 from eval.perturbations import perturb
 from eval.reconstruction import render_scene
+from eval.scores.metrics import psnr
 
 CAPTURES = Path(__file__).resolve().parents[2].parent / "shared/scenes"
 QUICK = SceneFitConfig(passes=12)

@@ -24,8 +24,8 @@ from eval.pages.generated_outputs import FILES
 from eval.path_argument import path_from_argument
 from eval.reconstruction import load_models
 from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM, TINY_PIPELINE
-from models.scenes.ply import load_ply
 from models.pipeline import ImageToScenePipeline
+from models.scenes.ply import load_ply
 
 BASE = Cameras(torch.eye(4)[None], intrinsics_from_fov(45.0, 32, 48)[None], 32, 48)
 

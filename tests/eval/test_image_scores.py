@@ -10,10 +10,10 @@ import torch
 
 from configs.errors import UserError
 from eval import image_scores
-from eval.scores import metrics
 from eval.image_scores import ImageMetrics, ImageScoreConfig, ImageScores
 from eval.measured import NotAvailable
 from eval.protocols import find_protocol
+from eval.scores import metrics
 from models.torchvision_compat import TORCHVISION
 
 needs_torchvision = pytest.mark.skipif(

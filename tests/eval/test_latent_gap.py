@@ -11,12 +11,12 @@ from configs.errors import UserError
 from data.clips import Clip
 from data.paired_shards import PairedWriter
 from data.shard_writing import write_shards
-from eval.scores.gap_measures import gap_markdown, summarise_gap
 from eval.latent_gap import main
 from eval.reconstruction import reconstruct_clip, render_scene
+from eval.scores.gap_measures import gap_markdown, summarise_gap
 from models.autoencoders.files import load_autoencoder
-from models.lalrm import LaLRM
 from models.autoencoders.latent_shards import GENERATED, LATENTS, latents_recipe
+from models.lalrm import LaLRM
 
 
 def write(folder: Path, clip: Clip, weights: dict[str, Path], offset: float) -> Path:

@@ -13,7 +13,15 @@ from scipy.spatial.transform import Rotation
 from data.camera_paths import make_path
 from data.cameras import Cameras, intrinsics_from_fov
 from eval.pages import path_picture
-from eval.pages.path_picture import GAP, LEFT, SIDE, TOP, draw_path, path_summary, write_path_picture
+from eval.pages.path_picture import (
+    GAP,
+    LEFT,
+    SIDE,
+    TOP,
+    draw_path,
+    path_summary,
+    write_path_picture,
+)
 from models.gaussians import Gaussians
 
 RIGHT_LIMIT = LEFT + 3 * (SIDE + GAP) - GAP // 2

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from configs.errors import UserError
-from eval.scores import baselines, metrics, scoring
 from eval.reconstruction import Models, load_models
+from eval.scores import baselines, metrics, scoring
 from train.fit import FitConfig, StartConfig
 
 CONFIG = scoring.BaselineConfig(

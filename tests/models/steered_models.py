@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.video.camera_branches import CameraBranches, CameraBranchesConfig
 from models.video.base import VideoBase
+from models.video.camera_branches import CameraBranches, CameraBranchesConfig
 from models.video.model import VideoModel
 from models.video.positions import rotary_embedding
 

@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from configs.errors import UserError
-from models.autoencoders.interface import latent_shape
-from models.autoencoders.files import load_autoencoder
 from models.autoencoders.cogvideox import CogVideoXAutoencoder, CogVideoXAutoencoderConfig
+from models.autoencoders.files import load_autoencoder
+from models.autoencoders.interface import latent_shape
 from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.ridge import fit_convolution
 

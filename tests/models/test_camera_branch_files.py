@@ -9,9 +9,9 @@ from torch import nn
 
 from configs.errors import UserError
 from data.cameras import Cameras
+from models.video.base import load_base, save_base
 from models.video.camera_branch_files import LORA_FILE, load_branches, save_branches
 from models.video.camera_branches import CameraBranches, CameraBranchesConfig
-from models.video.base import load_base, save_base
 from models.video.model import VideoModel
 
 

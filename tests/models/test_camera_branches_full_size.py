@@ -8,8 +8,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from data.cameras import Cameras
-from models.video.camera_branches import CameraBranches, CameraBranchesConfig
 from models.video.base import VideoModelConfig, create_base
+from models.video.camera_branches import CameraBranches, CameraBranchesConfig
 from models.video.model import VideoModel
 
 FULL_BASE, FULL = VideoModelConfig(), CameraBranchesConfig()

@@ -8,9 +8,9 @@ import torch
 from configs.errors import UserError
 from data.camera_paths import make_path
 from data.cameras import Cameras, intrinsics_from_fov
-from models.video.clip_chain import clip_cameras, cut_into_clips, median_depth, place_clip
 from models.gaussians import Gaussians
 from models.rendering.render import render
+from models.video.clip_chain import clip_cameras, cut_into_clips, median_depth, place_clip
 
 CAMERA = Cameras(torch.eye(4)[None], intrinsics_from_fov(45.0, 32, 48)[None], 32, 48)
 

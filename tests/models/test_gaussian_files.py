@@ -11,9 +11,9 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from configs.errors import UserError
+from models.gaussians import SH_C0, Gaussians
 from models.scenes import ply as gaussian_files
 from models.scenes.ply import load_ply, save_ply
-from models.gaussians import SH_C0, Gaussians
 
 NUM = 60
 

@@ -15,9 +15,9 @@ from PIL import Image
 from configs.errors import UserError
 from data.camera_paths import make_path
 from data.cameras import Cameras, stack_cameras
+from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.gaussians import Gaussians, stack_gaussians
 from models.lalrm import LaLRM, LaLRMConfig
-from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.pipeline import ImageToScenePipeline
 from models.pipeline_files import PIPELINE_FILE, PartFolders
 from models.video.guidance import GuidanceConfig

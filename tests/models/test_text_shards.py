@@ -20,9 +20,9 @@ from data.shard_index import ShardIndex
 from data.shard_writing import write_shards
 from data.shards import open_clip, verify
 from models.prepare_text import main
+from models.torchvision_compat import mend_torchvision
 from models.video.text_encoder import TextEncoder, load_text_encoder
 from models.video.text_shards import open_text, open_texts, write_text
-from models.torchvision_compat import mend_torchvision
 
 SENTENCES = ["a street with a cat", "the cat sat in a street", "rain on a window", "a house"]
 CAPTIONS = ["a cat", "", "the street with a house and a window and a cat", "", "a house"]

@@ -16,8 +16,8 @@ from data.loader import ClipLoader, mixture
 from data.shard_index import ShardIndex
 from data.shard_samples import ShardClip
 from data.shards import open_clip
-from models.autoencoders.interface import num_latent_frames
 from models.autoencoders.cogvideox import CogVideoXAutoencoder, CogVideoXAutoencoderConfig
+from models.autoencoders.interface import num_latent_frames
 from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.perceptual import PerceptualLoss
 from train.task import Validation

@@ -26,8 +26,8 @@ from data.loader import ClipLoader, mixture
 from data.shard_index import ShardIndex
 from data.shards import open_clip
 from data.views import ViewSampler, ViewSamplerConfig, load_selection
-from models.autoencoders.interface import VideoAutoencoder, latent_shape
 from models.autoencoders.files import load_autoencoder
+from models.autoencoders.interface import VideoAutoencoder, latent_shape
 from models.gaussians import Gaussians
 from models.lalrm import LaLRM, LaLRMConfig
 from models.perceptual import PerceptualLoss

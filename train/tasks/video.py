@@ -21,14 +21,14 @@ from data.cameras import Cameras
 from data.clip_windows import WindowConfig
 from data.loader import ClipLoader, mixture
 from data.shard_index import ShardIndex
-from models.autoencoders.interface import VideoAutoencoder
 from models.autoencoders.files import load_autoencoder
+from models.autoencoders.interface import VideoAutoencoder
+from models.precision import full_precision
+from models.video.base import VideoBase, VideoModelConfig, create_base, load_base, save_base
 from models.video.camera_branch_files import load_branches, save_branches
 from models.video.camera_branches import CameraBranches, CameraBranchesConfig
-from models.precision import full_precision
-from models.video.text_shards import StoredText, open_texts
-from models.video.base import VideoBase, VideoModelConfig, create_base, load_base, save_base
 from models.video.model import VideoModel
+from models.video.text_shards import StoredText, open_texts
 from train.task import Validation
 from train.tasks.stored_latents import has_stored_latents
 from train.tasks.video_sample import VideoSample

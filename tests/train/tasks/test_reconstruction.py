@@ -18,11 +18,11 @@ from data.procedural.config import SceneConfig
 from data.shard_index import ShardIndex
 from data.shard_writing import write_shards
 from data.shards import open_clip
+from models.autoencoders.latent_shards import GENERATED, LATENTS, latents_recipe, write_latents
+from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.bundled_weights import TINY_LALRM
 from models.gaussians import Gaussians
 from models.lalrm import LaLRMConfig
-from models.autoencoders.latent_shards import GENERATED, LATENTS, latents_recipe, write_latents
-from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.pretrained import read_config
 from train import losses
 from train.tasks.reconstruction import LossConfig, ReconstructionConfig

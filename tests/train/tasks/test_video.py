@@ -22,12 +22,8 @@ from data.clip_windows import WindowConfig
 from data.procedural.clips import make_clip
 from data.procedural.config import SceneConfig
 from data.shard_writing import write_shards
-from models.video.camera_branch_files import load_branches
-from models.video.camera_branches import CameraBranches
 from models.autoencoders.latent_shards import write_latents
 from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
-from models.video.text_encoder import TextEncoder
-from models.video.text_shards import write_text
 from models.video.base import (
     VideoModelConfig,
     create_base,
@@ -35,6 +31,10 @@ from models.video.base import (
     load_base,
     save_base,
 )
+from models.video.camera_branch_files import load_branches
+from models.video.camera_branches import CameraBranches
+from models.video.text_encoder import TextEncoder
+from models.video.text_shards import write_text
 from train.run import run
 from train.tasks.registry import Recipe
 from train.tasks.video import VideoConfig, VideoTask
