@@ -205,9 +205,10 @@ def abilities(answers: dict[str, Answer]) -> Iterator[Ability]:
 
 def bundled_weights() -> Ability:
     """The models that come with the repository."""
-    files = sorted((ROOT / "models" / "weights").rglob("model.safetensors"))
+    files = sorted((ROOT / "models" / "weights").rglob("*.safetensors"))
     size = sum(file.stat().st_size for file in files) / 1e6
-    names = ", ".join(file.parent.name for file in files)
+    folders = {file.relative_to(ROOT / "models" / "weights").parts[1] for file in files}
+    names = ", ".join(sorted(folders))
     detail = f"{names} ({size:.1f} MB)" if files else "none in models/weights"
     return Ability(
         "bundled models", bool(files), detail, "" if files else "git checkout models/weights"

@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     from data.progress_bars import stage_bars
     from eval.clip_source import CutOptions, open_clip_source
     from eval.pages.scene_outputs import BYTES_NEEDED
+    from eval.reconstruct_run import reconstruct_and_write
     from eval.reconstruction import load_models
-    from eval.scene_command import reconstruct_and_write
     from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
 
     models = load_models(args.autoencoder or TINY_AUTOENCODER, args.lalrm or TINY_LALRM)

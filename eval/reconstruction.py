@@ -12,6 +12,7 @@ from configs.errors import UserError
 from data.cameras import Cameras, stack_cameras
 from data.clips import Clip
 from models.autoencoders.files import load_autoencoder
+from models.autoencoders.identity import check_latents
 from models.autoencoders.interface import VideoAutoencoder
 from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
 from models.gaussians import Gaussians
@@ -47,11 +48,7 @@ def load_models(autoencoder: Path, lalrm: Path) -> Models:
                 f" {TINY_LALRM}, and training writes others to runs/NAME/weights"
             )
     codec, model = load_autoencoder(autoencoder), LaLRM.from_pretrained(lalrm)
-    if codec.latent_channels != model.config.latent_channels:
-        raise UserError(
-            f"{autoencoder} has latents of {codec.latent_channels} channels but {lalrm} reads"
-            f" {model.config.latent_channels}; use the autoencoder that LaLRM was trained with"
-        )
+    check_latents(codec, model.config.latent_channels, model.config.latent_probes, f"{lalrm}")
     return Models(codec, model)
 
 

@@ -31,6 +31,7 @@ from models.plane_sweep import PlaneSweep, PlaneSweepConfig
 from models.precision import full_precision
 from models.pretrained import load_weights, read_config, save_pretrained
 from models.ridge import fit_convolution
+from models.weight_probes import Probes
 
 KIND = "lalrm"
 
@@ -59,6 +60,9 @@ class LaLRMConfig(Config):
         1.0, gt=0, description="factor on the rays' moments before the embedding (ours)"
     )
     head: GaussianHeadConfig = GaussianHeadConfig()
+    latent_probes: Probes | None = Field(
+        None, description="written by training: tells the autoencoder whose latents it reads"
+    )
     attention: AttentionBackend = "auto"
     gradient_checkpointing: bool = False
 

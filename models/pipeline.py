@@ -28,6 +28,7 @@ from data.importers.photo import Photo, open_photo, photo_from_frame
 from data.importers.recorded_path import check_steps
 from models.autoencoders.cogvideox import CogVideoXAutoencoder
 from models.autoencoders.files import save_autoencoder
+from models.autoencoders.identity import check_latents
 from models.autoencoders.interface import SPATIAL_FACTOR, VideoAutoencoder
 from models.gaussians import Gaussians
 from models.generated_scene import GeneratedScene, SceneDraft
@@ -72,15 +73,9 @@ class ImageToScenePipeline:
         text_encoder: Any = None,
     ) -> None:
         """sampling: the defaults of this pipeline. Raises UserError where the models do not fit each other."""
-        for name, channels in (
-            ("autoencoder", autoencoder.latent_channels),
-            ("LaLRM", lalrm.config.latent_channels),
-        ):
-            if channels != model.base.latent_channels:
-                raise UserError(
-                    f"the video model has latents of {model.base.latent_channels} channels but the {name} of"
-                    f" {channels}; use the {name} that goes with it"
-                )
+        base, config = model.base, lalrm.config
+        check_latents(autoencoder, base.latent_channels, base.latent_probes, "the video model")
+        check_latents(autoencoder, config.latent_channels, config.latent_probes, "LaLRM")
         self.autoencoder, self.model, self.lalrm = autoencoder, model, lalrm.eval()
         self.sampling = sampling or SamplingConfig()
         self.sampler = VideoSampler(model, tokenizer=tokenizer, text_encoder=text_encoder)

@@ -201,9 +201,10 @@ def _shown(leaves: Mapping[str, Any], key: str) -> str:
 
 
 def _may_change(config: BaseModel, key: str) -> bool:
-    """Whether the class that owns the dotted key lists it as free to change."""
-    *parents, name = key.split(".")
+    """Whether a class on the way to the dotted key lists it, or what it lies in, as free to change."""
     owner: Any = config
-    for parent in parents:
-        owner = getattr(owner, parent, None)
-    return name in getattr(type(owner), "may_change", ())
+    for name in key.split("."):
+        if name in getattr(type(owner), "may_change", ()):
+            return True
+        owner = getattr(owner, name, None)
+    return False

@@ -1,18 +1,14 @@
-"""What `demo` and `reconstruct` leave behind for one scene, and the page that shows all of it."""
+"""What `reconstruct` leaves behind for one scene, and the page that shows all of it."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
 from data.cameras import Cameras
 from data.clips import Clip
-from data.durable_files import disk_errors_explained, write_durably
+from data.durable_files import write_durably
 from data.importers.video import write_video
 from eval.pages.clip_pictures import GROUP_NAMES, METHOD_NAMES, compare_grid, method_grid
 from eval.pages.display_filter import with_pixel_blur
@@ -152,38 +148,3 @@ def _add_pictures(report: Report, clip: Clip, result: ClipResult) -> None:
         grid = method_grid(clip, result)
         report.section("What others make of the new views")
         report.pictures(grid.rows, grid.row_labels, grid.column_labels)
-
-
-@contextmanager
-def replaced_folder(folder: Path, files: Iterable[str] = FILES) -> Iterator[Path]:
-    """A temporary folder to fill, which then takes the place of `folder`'s earlier content of the same kind.
-
-    files: what an earlier output may hold, beside its report. Raises UserError where `folder` holds anything
-    else, or can't be written.
-    """
-    known = {*(Path(name).parts[0] for name in files), "report.html"}
-    if folder.exists():
-        foreign = (
-            sorted(p.name for p in folder.iterdir() if p.name not in known)
-            if folder.is_dir()
-            else [folder.name]
-        )
-        if foreign:
-            raise UserError(
-                f"{folder} holds {foreign[0]!r}, which this command did not write; move it away, or give"
-                " another folder with --out"
-            )
-    temporary = folder.with_name(folder.name + ".tmp")
-    old = folder.with_name(folder.name + ".old")
-    with disk_errors_explained(folder, BYTES_NEEDED):
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            if folder.exists():
-                folder.rename(old)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)

@@ -63,7 +63,7 @@ class SceneSet(Config):
     num_scenes: int = Field(64, gt=0)
     first_seed: int = Field(930_000_000, ge=0)
     travel: tuple[float, float] = Field(
-        (0.25, 0.8), description="length of the paths, in median depths"
+        (0.15, 0.45), description="length of the paths, in median depths"
     )
 
 

@@ -24,6 +24,7 @@ from configs.loader import Config
 from models.autoencoders.interface import SPATIAL_FACTOR, TEMPORAL_FACTOR
 from models.torchvision_compat import mend_torchvision
 from models.video.attention import install_fast_attention
+from models.weight_probes import Probes
 
 if TYPE_CHECKING:
     from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
@@ -42,6 +43,14 @@ class BaseLayout(Config):
         "first",
         description="which latent frames are given the image beside their noise: the first alone, zeros on"
         " the others (CogVideoX's way), or all of them (ours)",
+    )
+
+
+class BaseFile(BaseLayout):
+    """All that `BASE_FILE` says."""
+
+    latent_probes: Probes | None = Field(
+        None, description="tells the autoencoder on whose latents the base was trained"
     )
 
 
@@ -86,11 +95,15 @@ class VideoModelConfig(BaseLayout):
 
 @dataclass(frozen=True)
 class VideoBase:
-    """A base as it is used: diffusers' own objects, and the layout of the image conditioning."""
+    """A base as it is used: diffusers' own objects, and the layout of the image conditioning.
+
+    latent_probes: of the autoencoder on whose latents it was trained; None where that is not known.
+    """
 
     transformer: CogVideoXTransformer3DModel
     scheduler: CogVideoXDDIMScheduler
     layout: BaseLayout
+    latent_probes: Probes | None = None
 
     @property
     def latent_channels(self) -> int:
@@ -188,8 +201,10 @@ def save_base(base: VideoBase, folder: str | Path, dtype: torch.dtype = torch.fl
         for name, value in base.transformer.state_dict().items()
         if ".lora_" not in name
     }
+    settings = dict(base.transformer.config)
+    settings.pop("_name_or_path", None)  # where this base was loaded from is nobody's business
     with torch.device("meta"):
-        stored = CogVideoXTransformer3DModel.from_config(base.transformer.config)
+        stored = CogVideoXTransformer3DModel.from_config(settings)
     stored.load_state_dict(state, assign=True)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,7 +216,10 @@ def save_base(base: VideoBase, folder: str | Path, dtype: torch.dtype = torch.fl
         shutil.rmtree(folder / name, ignore_errors=True)
         os.replace(unfinished, folder / name)
     described = folder / f"{BASE_FILE}.tmp"
-    described.write_text(json.dumps(base.layout.model_dump(mode="json"), indent=2) + "\n")
+    content = BaseFile(
+        image_conditioning=base.layout.image_conditioning, latent_probes=base.latent_probes
+    )
+    described.write_text(content.model_dump_json(indent=2, exclude_none=True) + "\n")
     os.replace(described, folder / BASE_FILE)
 
 
@@ -226,7 +244,9 @@ def load_base(folder: str | Path, dtype: torch.dtype = torch.float32) -> VideoBa
             f"{folder / SCHEDULER_FOLDER} predicts {scheduler.config.prediction_type!r}; expected"
             " 'v_prediction', as all CogVideoX models do"
         )
-    return VideoBase(transformer, scheduler, _read_layout(folder / BASE_FILE))
+    content = _read_base_file(folder / BASE_FILE)
+    layout = BaseLayout(image_conditioning=content.image_conditioning)
+    return VideoBase(transformer, scheduler, layout, content.latent_probes)
 
 
 def _load_transformer(folder: Path, dtype: torch.dtype) -> CogVideoXTransformer3DModel:
@@ -282,11 +302,11 @@ def _check_kind(settings: dict[str, Any], folder: Path) -> None:
         )
 
 
-def _read_layout(path: Path) -> BaseLayout:
+def _read_base_file(path: Path) -> BaseFile:
     if not path.is_file():
-        return BaseLayout()
+        return BaseFile()
     try:
-        return BaseLayout.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return BaseFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValidationError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({_first_line(error)}); export the base again"

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from configs.errors import UserError
 from configs.loader import Config
+from models.weight_probes import Probes, differ, probes_of
 
 if TYPE_CHECKING:
     from diffusers import CogVideoXTransformer3DModel
-
-NUM_PROBES = 16
-PROBE_TOLERANCE = 0.02
-"""As a share of the largest probe: four times what rounding to bfloat16 does."""
 
 
 class BaseIdentity(Config):
@@ -26,7 +21,7 @@ class BaseIdentity(Config):
     patch: int
     time_width: int
     latent_channels: int
-    probes: tuple[float, ...] | None = None
+    probes: Probes | None = None
 
     @staticmethod
     def of(transformer: CogVideoXTransformer3DModel) -> BaseIdentity:
@@ -39,7 +34,7 @@ class BaseIdentity(Config):
             patch=config.patch_size,
             time_width=config.time_embed_dim,
             latent_channels=config.out_channels,
-            probes=_probes(transformer.proj_out.weight),
+            probes=probes_of(transformer.proj_out.weight),
         )
 
     def check(self, transformer: CogVideoXTransformer3DModel, source: str) -> None:
@@ -55,19 +50,8 @@ class BaseIdentity(Config):
                 f"{source} were made for another base: this one has {', '.join(wrong)}; use the base that"
                 " they were trained on"
             )
-        if self.probes is None or found.probes is None:
-            return
-        ours, theirs = torch.tensor(self.probes), torch.tensor(found.probes)
-        if (ours - theirs).abs().max() > PROBE_TOLERANCE * ours.abs().max():
+        if differ(self.probes, found.probes):
             raise UserError(
                 f"{source} were trained on a base of the same size but with other weights; use the base"
                 " that they were trained on"
             )
-
-
-def _probes(weight: torch.Tensor) -> tuple[float, ...] | None:
-    if type(weight.data).__name__ == "FakeTensor" or weight.device.type == "meta":
-        return None
-    values = weight.detach().flatten()
-    places = torch.linspace(0, len(values) - 1, NUM_PROBES).long()
-    return tuple(float(value) for value in values[places.to(values.device)].float().cpu())

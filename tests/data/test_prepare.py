@@ -106,10 +106,9 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path):
     assert first.content == second.content
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_ends_the_command_and_its_workers(tmp_path):
-    argv = procedural(tmp_path / "out", 5000, "--workers", "2", "--clips-per-shard", "2")
+def working_command(out: Path) -> subprocess.Popen[str]:
+    """`prepare procedural` with two workers, in its own process group, its first shard written."""
+    argv = procedural(out, 5000, "--workers", "2", "--clips-per-shard", "2")
     process = subprocess.Popen(
         [sys.executable, "-m", "data.prepare", *argv],
         cwd=ROOT,
@@ -117,8 +116,34 @@ def test_ctrl_c_ends_the_command_and_its_workers(tmp_path):
         text=True,
         start_new_session=True,
     )
-    while not (tmp_path / "out" / "shard-000000.tar").exists():
+    while not (out / "shard-000000.tar").exists():
         time.sleep(0.1)
+    return process
+
+
+def group_lives(number: int) -> bool:
+    try:
+        os.killpg(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_killed_command(tmp_path):
+    process = working_command(tmp_path / "out")
+    process.kill()
+    process.communicate(timeout=60)  # until the last process that holds stderr has ended
+    ended = time.monotonic() + 10
+    while group_lives(process.pid):
+        assert time.monotonic() < ended
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_ends_the_command_and_its_workers(tmp_path):
+    process = working_command(tmp_path / "out")
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

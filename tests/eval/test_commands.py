@@ -13,32 +13,24 @@ import pytest
 from configs.errors import UserError
 from data.importers.nerfstudio import write_nerfstudio
 from data.importers.video import iterate_video
-from eval import demo, reconstruct, scene_command, view
+from eval import demo, demo_run, reconstruct, reconstruct_run, view
+from eval.pages import generated_outputs, scene_outputs
+from eval.scores.image_to_scene import METHODS
 from models.gaussians import Gaussians
 from models.scenes.ply import load_ply, save_ply
 from train.fit import FitConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = {
-    *(
-        "scene.ply",
-        "scene.spz",
-        "video.mp4",
-        "grid.png",
-        "viewer.html",
-        "metrics.json",
-        "report.html",
-    )
-}
+RECONSTRUCTED = {*scene_outputs.FILES, "report.html"}
+GENERATED = {*(Path(name).parts[0] for name in generated_outputs.FILES), "report.html"}
 
 
 @pytest.fixture
-def quick(monkeypatch, scene):
-    """A short fit and a small demo scene; everything else as users have it."""
-    monkeypatch.setattr(scene_command, "FIT", FitConfig(iterations=1))
+def quick(monkeypatch):
+    """A short fit and a small, short flight; everything else as users have it."""
+    monkeypatch.setattr(reconstruct_run, "FIT", FitConfig(iterations=1))
     monkeypatch.setattr("eval.pages.flythrough.PICTURE_HEIGHT", 32)
     monkeypatch.setattr("eval.pages.flythrough.FPS", 4)
-    monkeypatch.setattr("data.procedural.config.SceneConfig", lambda: scene)
 
 
 @pytest.fixture
@@ -46,35 +38,40 @@ def models(weights) -> list[str]:
     return ["--autoencoder", str(weights["autoencoder"]), "--lalrm", str(weights["lalrm"])]
 
 
-def test_demo_writes_all_it_promises_and_overwrites_only_its_own(quick, models, tmp_path, capsys):
+def test_demo_writes_all_it_promises_and_overwrites_only_its_own(
+    quick, pipeline_folder, tmp_path, capsys
+):
     out = tmp_path / "demo"
-    assert demo.main(["--out", str(out), *models]) == 0
-    assert {path.name for path in out.iterdir()} == FILES
+    command = ["--out", str(out), "--pipeline", str(pipeline_folder)]
+    assert demo.main(command) == 0
+    assert {path.name for path in out.iterdir()} == GENERATED
     told = capsys.readouterr().out
     assert str(out / "report.html") in told
-    for word in ("LaLRM", "copy", "median depth", "3DGS fit", "autoencoder", "Gaussians"):
-        assert word in told
+    for word in (*METHODS.values(), "Gaussians", "tiny"):
+        assert word in " ".join(told.split())
 
     metrics = json.loads((out / "metrics.json").read_text())
-    assert set(metrics["psnr"]) == {"seen", "unseen", "far"} == set(metrics["ssim"])
-    assert set(metrics["baselines"]) == {"copy", "median_depth", "fit", "autoencoder"}
+    assert set(metrics["psnr"]) == set(METHODS) == set(metrics["ssim"])
+    for name, groups in metrics["psnr"].items():
+        assert set(groups) == ({"path"} if name == "video" else {"path", "beside"})
     gaussians = load_ply(out / "scene.ply")
     assert gaussians.num_gaussians == metrics["num_gaussians"] == 9 * 16 * 24
-    frames = list(iterate_video(out / "video.mp4"))
+    assert len(list(iterate_video(out / "video.mp4"))) == 9
+    frames = list(iterate_video(out / "flight.mp4"))
     assert len(frames) == 8 * 4 and frames[0].shape == (3, 32, 96)
 
-    assert demo.main(["--out", str(out), *models]) == 0  # over its own output
+    assert demo.main(command) == 0  # over its own output
     again = json.loads((out / "metrics.json").read_text())
-    assert again["psnr"] == metrics["psnr"] and again["baselines"] == metrics["baselines"]
+    assert again["psnr"] == metrics["psnr"] and again["ssim"] == metrics["ssim"]
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
     (out / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"notes\.txt"):
-        demo.main(["--out", str(out), *models])
+        demo.main(command)
     assert (out / "notes.txt").read_text() == "mine"
 
 
-def test_demo_that_fails_leaves_the_last_one_alone(quick, models, tmp_path, monkeypatch):
+def test_demo_that_fails_leaves_the_last_one_alone(pipeline_folder, tmp_path, monkeypatch):
     out = tmp_path / "demo"
     out.mkdir()
     (out / "report.html").write_text("the last one")
@@ -82,9 +79,9 @@ def test_demo_that_fails_leaves_the_last_one_alone(quick, models, tmp_path, monk
     def fail(*args, **kwargs):
         raise RuntimeError("broken in the middle")
 
-    monkeypatch.setattr(scene_command, "write_scene", fail)
+    monkeypatch.setattr(demo_run, "write_generated", fail)
     with pytest.raises(RuntimeError):
-        demo.main(["--out", str(out), *models])
+        demo.main(["--out", str(out), "--pipeline", str(pipeline_folder)])
     assert (out / "report.html").read_text() == "the last one"
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
@@ -96,7 +93,7 @@ def test_reconstruct_turns_a_capture_into_a_scene_and_never_overwrites(
     out = tmp_path / "scene"
     command = [str(tmp_path / "capture"), "--out", str(out), "--frames", "9", "--size", "32x48"]
     assert reconstruct.main([*command, *models]) == 0
-    assert {path.name for path in out.iterdir()} == FILES
+    assert {path.name for path in out.iterdir()} == RECONSTRUCTED
     told = capsys.readouterr().out
     assert "9 of 32x48" in told and str(out / "report.html") in told
     before = (out / "scene.ply").read_bytes()

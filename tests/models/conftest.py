@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +9,6 @@ from torch import Tensor, nn
 
 from data.cameras import Cameras, intrinsics_from_fov
 from models.video.base import VideoBase, VideoModelConfig, create_base
-
-sys.path.insert(0, str(Path(__file__).parent))  # for steered_models
 
 
 @pytest.fixture

@@ -294,11 +294,17 @@ def test_missing_or_unfitting_parts_are_one_sentence(pipeline_folder, pipeline, 
     refused(pipeline_folder, "no such folder.*lalrm.*train", lalrm=tmp_path / "none")
     other = LinearCodec(LinearCodecConfig(latent_channels=8))
     other.save_pretrained(tmp_path / "codec")
-    refused(pipeline_folder, "4 channels but the autoencoder of 8", autoencoder=tmp_path / "codec")
+    refused(
+        pipeline_folder, "4 channels, but the autoencoder's have 8", autoencoder=tmp_path / "codec"
+    )
     LaLRM(LaLRMConfig(latent_channels=8, width=16, depth=1, heads=2)).save_pretrained(
         tmp_path / "lalrm"
     )
-    refused(pipeline_folder, "4 channels but the LaLRM of 8", lalrm=tmp_path / "lalrm")
+    refused(
+        pipeline_folder,
+        "LaLRM reads latents of 8 channels, but the autoencoder's have 4",
+        lalrm=tmp_path / "lalrm",
+    )
     refused(pipeline_folder, "text encoder", text_encoder=pipeline_folder)
 
     copy = tmp_path / "copy"

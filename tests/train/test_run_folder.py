@@ -52,8 +52,10 @@ def test_a_change_of_cadence_is_allowed_and_told(toy: NewToy) -> None:
     run = toy("cadence")
     begin(run)
     changed = ["loop.steps=99", "loop.save_every=1", "loop.log_every=2", "engine.threads=1"]
+    changed.append("task.validation.num_samples=9")  # the task frees all of its validation
     told = RunFolder(run.config("resume=auto", *changed)).check()
     assert told == [
+        "task.validation.num_samples: 4 -> 9",
         "loop.steps: 24 -> 99",
         "loop.log_every: 4 -> 2",
         "loop.save_every: 6 -> 1",

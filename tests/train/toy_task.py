@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -26,7 +26,13 @@ from train.task import Validation
 FEATURES = 6
 
 
+class ToyValidation(Config):
+    num_samples: int = 4
+
+
 class ToyConfig(Config):
+    may_change: ClassVar = frozenset({"validation"})
+
     kind: Literal["toy"] = "toy"
     batch_size: int = 8
     dropout: float = 0.1
@@ -35,6 +41,7 @@ class ToyConfig(Config):
     nan_batches: tuple[int, ...] = ()
     spike_batches: tuple[int, ...] = ()
     signal_at_batch: int | None = None
+    validation: ToyValidation = ToyValidation()
 
     def create(self, seed: int) -> ToyTask:
         return ToyTask(self, seed)

@@ -27,6 +27,7 @@ from data.shard_index import ShardIndex
 from data.shards import open_clip
 from data.views import ViewSampler, ViewSamplerConfig, load_selection
 from models.autoencoders.files import load_autoencoder
+from models.autoencoders.identity import check_latents, latent_probes
 from models.autoencoders.interface import VideoAutoencoder, latent_shape
 from models.gaussians import Gaussians
 from models.lalrm import LaLRM, LaLRMConfig
@@ -120,14 +121,23 @@ class ReconstructionTask:
 
     def build(self) -> LaLRM:
         """LaLRM from `init_from`, or new with its colour skip fitted in closed form."""
+        config = self.config.model.model_copy(
+            update={"latent_probes": latent_probes(self.autoencoder)}
+        )
         if self.config.init_from is not None:
             model = LaLRM.from_pretrained(self.config.init_from)
             _check_same_sizes(model.config, self.config.model, self.config.init_from)
-            model.config = self.config.model
+            check_latents(
+                self.autoencoder,
+                model.config.latent_channels,
+                model.config.latent_probes,
+                f"{self.config.init_from}",
+            )
+            model.config = config
             return model
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            model = LaLRM(self.config.model)
+            model = LaLRM(config)
         if model.color_skip is not None:
             latents, frames = self._color_skip_data()
             model.color_skip.fit(latents, frames)

@@ -8,6 +8,7 @@ image-to-video training (arXiv 2408.06072, sec. 3).
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal, cast
 
@@ -22,6 +23,7 @@ from data.clip_windows import WindowConfig
 from data.loader import ClipLoader, mixture
 from data.shard_index import ShardIndex
 from models.autoencoders.files import load_autoencoder
+from models.autoencoders.identity import check_latents, latent_probes
 from models.autoencoders.interface import VideoAutoencoder
 from models.precision import full_precision
 from models.video.base import VideoBase, VideoModelConfig, create_base, load_base, save_base
@@ -149,12 +151,12 @@ class VideoTask:
         """The base, new or from its folder, with new branches or those of `branches_from`."""
         config = self.config
         base = self._make_base()
-        if self.autoencoder.latent_channels != base.latent_channels:
-            raise UserError(
-                f"{config.autoencoder}: latents have {self.autoencoder.latent_channels} channels, but"
-                f" the base's have {base.latent_channels}; use the autoencoder that the base was"
-                " trained with"
-            )
+        check_latents(
+            self.autoencoder,
+            base.latent_channels,
+            base.latent_probes,
+            f"{config.base or 'the base'}",
+        )
         if self.text is not None:
             self._check_text(base, self.text)
         return VideoModel(
@@ -262,7 +264,8 @@ class VideoTask:
         assert config.new_base is not None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return create_base(config.new_base)
+            base = create_base(config.new_base)
+        return replace(base, latent_probes=latent_probes(self.autoencoder))
 
     def _make_branches(self, base: VideoBase) -> CameraBranches | None:
         wanted, folder = self.config.branches, self.config.branches_from

@@ -42,7 +42,7 @@ class VideoValidationConfig(Config):
     num_scenes: int = Field(8, ge=0, description="scenes with two paths that are sampled")
     first_seed: int = Field(810_000_000, ge=0)
     travel: tuple[float, float] = Field(
-        (0.25, 0.8), description="length of the paths, in median depths"
+        (0.15, 0.45), description="length of the paths, in median depths"
     )
     sampling: SamplingConfig = SamplingConfig(steps=20)
     batch_size: int = Field(8, gt=0, description="clips sampled at once")

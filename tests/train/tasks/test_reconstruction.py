@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from data.procedural.config import SceneConfig
 from data.shard_index import ShardIndex
 from data.shard_writing import write_shards
 from data.shards import open_clip
+from models.autoencoders.identity import latent_probes
 from models.autoencoders.latent_shards import GENERATED, LATENTS, latents_recipe, write_latents
 from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.bundled_weights import TINY_LALRM
@@ -138,10 +140,22 @@ def test_a_later_stage_starts_from_the_earlier_ones_weights(folders) -> None:
     task.export(model, folders["root"] / "stage1")
     again = make_config(folders, init_from=folders["root"] / "stage1").create(seed=1).build()
     assert torch.equal(model.fuse.weight, again.fuse.weight)
+    assert again.config.latent_probes == latent_probes(task.autoencoder)
     other = MODEL.model_copy(update={"width": 64})
     wrong = make_config(folders, init_from=folders["root"] / "stage1", model=other)
     with pytest.raises(UserError, match=r"width is 32, but the recipe's task\.model\.width is 64"):
         wrong.create(seed=0).build()
+
+
+def test_a_later_stage_on_other_latents_is_refused(folders) -> None:
+    task = make_config(folders).create(seed=0)
+    task.export(task.build(), folders["root"] / "stage1")
+    again = make_config(folders, init_from=folders["root"] / "stage1").create(seed=1)
+    again.autoencoder = copy.deepcopy(again.autoencoder)
+    with torch.no_grad():
+        again.autoencoder.rest.analysis.weight.mul_(1.1)
+    with pytest.raises(UserError, match="stage1 was trained on the latents of another autoencoder"):
+        again.build()
 
 
 def test_distance_of_a_plane_is_depth_over_the_rays_slope() -> None:
@@ -281,5 +295,6 @@ def test_recipes_are_valid(path: Path) -> None:
 
 def test_stage_two_goes_on_from_the_bundled_model() -> None:
     task = load_config(ROOT / "configs/tiny/reconstruction_stage2.yaml", [], Recipe).task
-    assert task.model == read_config(TINY_LALRM, LaLRMConfig, "lalrm")
+    bundled = read_config(TINY_LALRM, LaLRMConfig, "lalrm")
+    assert task.model == bundled.model_copy(update={"latent_probes": None})
     assert (ROOT / task.init_from).resolve() == TINY_LALRM

@@ -22,6 +22,7 @@ from data.clip_windows import WindowConfig
 from data.procedural.clips import make_clip
 from data.procedural.config import SceneConfig
 from data.shard_writing import write_shards
+from models.autoencoders.identity import latent_probes
 from models.autoencoders.latent_shards import write_latents
 from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.video.base import (
@@ -228,8 +229,10 @@ def test_a_run_trains_exports_and_goes_on(folders, tmp_path: Path) -> None:
     again = make_config(folders, new_base=None, base=tmp_path / "base" / "weights" / "base").create(
         seed=1
     )
-    losses = again.validate(again.build().eval()).scalars
+    model = again.build()
+    losses = again.validate(model.eval()).scalars
     assert losses["loss"] == pytest.approx(found[-1], rel=0.02)
+    assert model.base.latent_probes == latent_probes(again.autoencoder)
 
 
 def test_mistakes_are_told(folders, tmp_path: Path) -> None:
@@ -249,7 +252,9 @@ def test_mistakes_are_told(folders, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no stored latents .* that task\.windows allows"):
         first_batch(strided)
     narrow = BASE.model_copy(update={"latent_channels": 4})
-    with pytest.raises(UserError, match="latents have 8 channels, but the base's have 4"):
+    with pytest.raises(
+        UserError, match="reads latents of 4 channels, but the autoencoder's have 8"
+    ):
         make_config(folders, new_base=narrow).create(seed=0).build()
 
 

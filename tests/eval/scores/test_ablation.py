@@ -23,7 +23,7 @@ from models.autoencoders.latent_shards import write_latents
 from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.video.base import VideoModelConfig, create_base, save_base
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SCENES = SceneConfig(height=32, width=48, num_frames=9, num_near=0, num_far=0, supersampling=1)
 RECIPE = """
 name: small

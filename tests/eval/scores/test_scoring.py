@@ -97,7 +97,7 @@ def test_summary_averages_views_over_all_clips():
 
 
 def test_models_that_do_not_fit_each_other_are_refused(weights, tmp_path):
-    with pytest.raises(UserError, match="4 channels .* reads 8"):
+    with pytest.raises(UserError, match="reads latents of 8 channels, .* have 4"):
         load_models(weights["other_autoencoder"], weights["lalrm"])
     with pytest.raises(UserError, match="no such weights folder"):
         load_models(weights["autoencoder"], tmp_path / "nowhere")

@@ -252,6 +252,15 @@ def test_sizes_that_do_not_work_are_refused(
         VideoModelConfig(**(tiny_video.model_dump() | changes))
 
 
+def test_a_base_saved_again_says_nothing_of_where_it_was(
+    tiny_video: VideoModelConfig, tmp_path: Path
+) -> None:
+    save_base(create_base(tiny_video), tmp_path / "first")
+    save_base(load_base(tmp_path / "first"), tmp_path / "second")
+    first, second = (sorted((tmp_path / name).rglob("*.json")) for name in ("first", "second"))
+    assert [path.read_text() for path in first] == [path.read_text() for path in second]
+
+
 def test_saved_weights_are_as_readable_as_their_config(
     tmp_path: Path, new_video_base: NewBase
 ) -> None:

@@ -1,4 +1,4 @@
-"""What `demo` and `reconstruct` share: reconstruct one clip, score it, write its files, print its table."""
+"""What `reconstruct` does with a clip: reconstruct and score it, write its files, print its table."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ def reconstruct_and_write(
     *,
     title: str,
     settings: dict[str, Any],
-    num_near: int | None = None,
     with_fit: bool = True,
 ) -> dict[str, Any]:
     """Reconstructs and scores a clip, writes its files into `folder`, prints what came of it.
 
-    num_near: how many of the extra views count as near (by default all). Returns the metrics.
+    Returns the metrics.
     """
     console = Console(stderr=True)
     config = BaselineConfig(fit=with_fit, fit_settings=FIT)
@@ -43,7 +42,7 @@ def reconstruct_and_write(
         start_seconds = time.monotonic() - started
     with console.status("reconstructing, and running the baselines"):
         generator = torch.Generator().manual_seed(0)
-        result = score_clip(clip, models, config, generator, num_near)
+        result = score_clip(clip, models, config, generator)
     with console.status("writing scene, video, viewer and report"):
         started = time.monotonic()
         summary = write_scene(folder, clip, result, config, title, settings)

@@ -23,7 +23,7 @@ from eval.scores.video_score import VideoScoreConfig
 from eval.scores.video_score_report import example_scenes
 from eval.scores.video_scoring import METHODS, PathFrames, score_pair, summarise
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SEEDS = [500, 501, 502]
 SCENE = SceneConfig(
     height=32, width=48, num_frames=9, num_near=0, num_far=0, supersampling=1, travel=(0.3, 0.8)
