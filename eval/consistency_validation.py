@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from configs.loader import load_config
-    from eval.consistency_trial import ConsistencyTrial, ConsistencyTrialConfig
+    from eval.consistency.trial import ConsistencyTrial, ConsistencyTrialConfig
     from eval.score import run_with_progress
     from eval.scores.score_run import ScoreRun
 

@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     overrides = [*args.overrides, *args.set]
 
-    from eval.score_ranks import scoring_ranks
     from eval.scores.score_kinds import create_clip_score, create_score
+    from eval.scores.score_ranks import scoring_ranks
 
     with scoring_ranks() as ranks:
         if args.source.suffix.lower() in RECIPES:

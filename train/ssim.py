@@ -1,6 +1,6 @@
 """Structural similarity as a loss: several times faster on a CPU than a convolution, and differentiable.
 
-Scores are reported with torchmetrics' SSIM (`eval.scores.metrics.ssim`); a test holds this one to it.
+Scores are reported with torchmetrics' SSIM (`eval.images.metrics.ssim`); a test holds this one to it.
 """
 
 from __future__ import annotations

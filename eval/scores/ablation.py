@@ -24,7 +24,7 @@ from data.clips import Clip
 from data.durable_files import write_durably
 from data.procedural.config import SceneConfig
 from data.procedural.path_pairs import make_path_pair
-from eval.scores import metrics
+from eval.images import metrics
 from models.autoencoders.files import load_autoencoder
 from models.perceptual import cached_backbone
 from models.pretrained import weights_digest

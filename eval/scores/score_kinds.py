@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.loader import load_config, load_config_by_kind
-from eval.clip_score import ClipScoreConfig
+from eval.clips.score import ClipScoreConfig
 from eval.scores.reconstruction_score import ReconstructionScoreConfig
 from eval.scores.score_run import Score
 from eval.scores.video_score import VideoScoreConfig

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 from configs.errors import UserError
 from configs.loader import Config, dump_config
 from data.durable_files import disk_errors_explained, write_durably
-from eval.score_ranks import BatchFile, BatchFiles
+from eval.scores.score_ranks import BatchFile, BatchFiles
 from train.ranks import Ranks
 from train.run_folder import describe_environment
 

@@ -19,10 +19,11 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.loader import Config
 from data.clips import Clip
-from eval.floaters import floater_share
-from eval.measured import DIGITS
+from eval.images import metrics
 from eval.reconstruction import Models, Reconstruction, reconstruct_clip, render_scene
-from eval.scores import baselines, metrics
+from eval.scores import baselines
+from eval.scores.floaters import floater_share
+from eval.scores.measured import DIGITS
 from models.gaussians import Gaussians
 from train.fit import FitConfig, StartConfig, fit_gaussians, random_gaussians
 
@@ -56,8 +57,8 @@ class ClipScore:
     groups: views of each group. `unseen` are the near extra views; `far` is chosen from all extra views.
     psnr, ssim: per method, one value a view of the clip, None where the method says nothing there.
     depth_error: median relative error of the expected depth per group, where the truth is known.
-    floaters: share of the Gaussians' mass in space that the true views see through (`eval.floaters`); None where no
-        depth is known.
+    floaters: share of the Gaussians' mass in space that the true views see through (`eval.scores.floaters`); None
+        where no depth is known.
     extra: further metrics by name, each as psnr.
     """
 

@@ -16,8 +16,9 @@ from configs.loader import load_config
 from data.clips import Clip
 from data.procedural.config import SceneConfig
 from data.procedural.path_pairs import make_path_pair
+from eval.images import metrics
 from eval.score import main
-from eval.scores import metrics, video_score_pictures, video_scoring
+from eval.scores import video_score_pictures, video_scoring
 from eval.scores.scored_clips import PathPairs, read_index
 from eval.scores.video_score import VideoScoreConfig
 from eval.scores.video_score_report import example_scenes
