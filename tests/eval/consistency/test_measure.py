@@ -27,7 +27,7 @@ from eval.images.metrics import psnr
 from eval.reconstruction import render_scene
 from eval.scores.measured import NotAvailable
 
-CAPTURES = Path(__file__).resolve().parents[2].parent / "shared/scenes"
+CAPTURES = Path(__file__).resolve().parents[3].parent / "shared/scenes"
 QUICK = SceneFitConfig(passes=12)
 CONFIG = ConsistencyConfig(fit=QUICK, lower_bound=False)
 HELD_OUT = CONFIG.model_copy(update={"input_weight": 0.0})

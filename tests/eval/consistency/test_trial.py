@@ -15,7 +15,7 @@ from eval.consistency.trial_summary import summarise_trial
 from eval.consistency_validation import main
 from eval.scores.score_run import ScoreRun
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RECIPE = ROOT / "configs/eval/consistency_validation.yaml"
 
 

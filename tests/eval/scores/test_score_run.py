@@ -14,7 +14,7 @@ from configs.errors import UserError
 from eval.scores.score_run import ScoreConfig, Scored, ScoreRun
 from train.ranks import Ranks
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Alone(Ranks):
