@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from configs.errors import EXIT_DONE, EXIT_USER, run_command
+from configs.errors import run_command
+from eval.trials.command import parse_trial
 
 DESCRIPTION = """\
 Changes clips in known amounts and scores their 3D consistency: procedural scenes and real captures, shifted, warped,
@@ -24,32 +22,13 @@ a case could not be scored.
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code. See DESCRIPTION."""
-    parser = argparse.ArgumentParser(
-        prog="launch.sh python -m eval.consistency_validation",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("recipe", type=Path, help="YAML file, such as configs/eval/*.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe")
-    args = parser.parse_args(argv)
+    recipe, overrides = parse_trial("eval.consistency_validation", DESCRIPTION, argv)
 
     from configs.loader import load_config
     from eval.consistency.trial import ConsistencyTrial, ConsistencyTrialConfig
-    from eval.score import run_with_progress
-    from eval.scores.score_run import ScoreRun
+    from eval.trials.trial import run_trial
 
-    trial = ConsistencyTrial(load_config(args.recipe, args.overrides, ConsistencyTrialConfig))
-    for name in trial.left_out:
-        print(f"{name} is not here and is left out")
-    run = ScoreRun(trial)
-    run_with_progress(run)
-    summary = run.write_summary()
-    run.write_report(summary)
-    trial.print_scores(summary)
-    for source, why in summary["failed"].items():
-        print(f"not scored: {source}: {why}")
-    print(f"report: {trial.config.report or run.folder / 'report.md'}")
-    return EXIT_USER if summary["failed"] else EXIT_DONE
+    return run_trial(ConsistencyTrial(load_config(recipe, overrides, ConsistencyTrialConfig)))
 
 
 if __name__ == "__main__":

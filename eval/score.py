@@ -21,7 +21,7 @@ Frames: a video, a folder of frames, a capture with transforms.json, a shard fol
   ./launch.sh score my_video.mp4 --cameras path.json
   ./launch.sh score my_videos --cameras my_cameras --reference real_videos --protocol wonderland
   ./launch.sh score my_capture --metrics consistency
-  ./launch.sh score my_video.mp4 --cameras path.txt --set consistency.fit.passes=20
+  ./launch.sh score my_video.mp4 --cameras path.txt consistency.fit.passes=20
 
   images       PSNR, SSIM, MS-SSIM, LPIPS, FID, KID, FVD against --reference
   camera       R_err and T_err by structure from motion on the frames
@@ -30,7 +30,7 @@ Frames: a video, a folder of frames, a capture with transforms.json, a shard fol
   consistency  a scene fitted to a part of the frames predicts the others (3DiM's score), with its bounds
 
 Camera files: RealEstate10K, transforms.json, nerfstudio's camera paths, COLMAP models, ViewCrafter, and ours
-(`generate --list-paths` describes them). --set changes any key of the recipe of kind `clips`.
+(`generate --list-paths` describes them). key=value sets any key of configs/eval/clips.yaml.
 
 A model: a recipe, whose `kind` says what is scored.
 
@@ -43,7 +43,11 @@ A model: a recipe, whose `kind` says what is scored.
   ./launch.sh score configs/eval/tiny_video.yaml num_scenes=8 out=runs/score/quick
 
 Writes to --out: clips.jsonl (one line a clip), summary.json, pictures/ and report.html. An interrupted run goes on
-where it stopped when the same command is given again. Exit code 2 where a clip could not be scored.
+where it stopped when the same command is given again. What is not available is never a number; the reason stands
+in its place.
+
+Exit codes: 0 done; 2 a clip could not be scored, or nothing that was asked of a single clip could be measured (the
+last lines say why; all else is written); 1 a bug.
 """
 RECIPES = {".yaml", ".yml"}
 OPTIONS = ("cameras", "reference", "input", "out", "size", "fov", "protocol", "metrics")
@@ -53,8 +57,7 @@ KEYS = ("seed", "threads")
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code. See DESCRIPTION."""
-    args = build_parser().parse_args(argv)
-    overrides = [*args.overrides, *args.set]
+    args = build_parser().parse_intermixed_args(argv)
 
     from eval.scores.score_kinds import create_clip_score, create_score
     from eval.scores.score_ranks import scoring_ranks
@@ -62,9 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     with scoring_ranks() as ranks:
         if args.source.suffix.lower() in RECIPES:
             _refuse_options(args)
-            score = create_score(args.source, overrides)
+            score = create_score(args.source, args.overrides)
         else:
-            score = create_clip_score([*_as_overrides(args), *overrides])
+            score = create_clip_score([*_as_overrides(args), *args.overrides])
         return _run(score, ranks)
 
 
@@ -80,7 +83,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "source", type=Path, metavar="CLIP|RECIPE", help="frames to score, or a YAML recipe"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings, anywhere in the line, such as consistency.held_out_every=3",
+    )
     parser.add_argument("--cameras", type=Path, help="the cameras that were asked for")
     parser.add_argument("--reference", type=Path, help="real frames of the same views")
     parser.add_argument("--input", type=Path, help="the image that the method was given")
@@ -99,13 +107,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="of fits and of structure from motion")
     parser.add_argument("--threads", type=int, help="of torch and of the renderer (default: 1)")
     parser.add_argument("--restart", action="store_true", help="throw away what --out holds")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="key=value",
-        help="a setting of the metrics, such as consistency.held_out_every=3; may be given again",
-    )
     return parser
 
 
@@ -119,18 +120,20 @@ def run_with_progress(run: ScoreRun) -> None:
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     score, console = run.score, Console(stderr=True)
     if run.num_done:
         console.print(f"going on after {run.num_done} {score.noun}s that {run.folder} has already")
+    fitting = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
         TextColumn("scoring"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=fitting),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, expand=True) as progress:
         task = progress.add_task("", total=score.num_items, completed=run.num_done)
 
         def on_item(lines: list[dict[str, Any]]) -> None:
@@ -152,10 +155,15 @@ def _run(score: Any, ranks: Any) -> int:
     summary = run.write_summary()
     report = run.write_report(summary)
     score.print_scores(summary)
+    unmeasured = summary.get("unmeasured", {})
+    for source, questions in unmeasured.items():
+        for what, why in questions.items():
+            print(f"not measured: {source}: {what}: {why}")
     for source, why in summary["failed"].items():
         print(f"not scored: {source}: {why}")
     print(f"report: {report}\nnumbers: {run.folder / 'summary.json'}")
-    return EXIT_USER if summary["failed"] else EXIT_DONE
+    alone = score.num_items == 1 and unmeasured
+    return EXIT_USER if summary["failed"] or alone else EXIT_DONE
 
 
 def _refuse_options(args: argparse.Namespace) -> None:

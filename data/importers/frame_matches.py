@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,9 @@ from data.importers.features import find_features, match_features, quiet_colmap
 from data.importers.images import write_image
 from data.importers.posed_images import Progress
 from data.importers.structure_from_motion import image_pairs
+
+if TYPE_CHECKING:
+    import pycolmap
 
 Matches = tuple[Float[Tensor, "m 2"], Float[Tensor, "m 2"]]
 """Positions of the same m features in two frames, pixels, float64."""
@@ -93,8 +97,8 @@ class FrameMatches:
                 found.append((places[first][rows[:, 0]], places[second][rows[:, 1]]))
             return found
 
-    def _ids(self, entries: object) -> list[int]:
-        numbers = {image.name: image.image_id for image in entries.read_all_images()}  # type: ignore[attr-defined]
+    def _ids(self, entries: pycolmap.Database) -> list[int]:
+        numbers = {image.name: image.image_id for image in entries.read_all_images()}
         return [numbers[name] for name in self.names]
 
 

@@ -1,4 +1,4 @@
-"""Cameras and points from images alone: features, matches and pycolmap's incremental mapping."""
+"""Cameras and points from images alone: features, matches and pycolmap's mappers."""
 
 from __future__ import annotations
 

@@ -28,10 +28,12 @@ from eval.scores.measured import NotAvailable, to_json
 
 LEAST_FRAMES = 3
 LEAST_FEATURES = 30
-"""A frame with fewer features counts as one without."""
-LIMITS = (0.01, 0.99)
+"""A frame with fewer features counts as one without, and two frames with fewer matches as unmatched: only used to
+say why no camera was found."""
 LEAST_CONTRAST = 4 / 255
-"""A frame whose values differ by less, from the 1st to the 99th percentile, shows nothing."""
+"""A frame whose values differ by less shows nothing: two levels of 255 to either side. Ours."""
+CONTRAST_BETWEEN = (0.01, 0.99)
+"""From which share of the values to which they differ, so that a few stray pixels do not count."""
 
 
 class CameraErrorConfig(Config):
@@ -41,7 +43,7 @@ class CameraErrorConfig(Config):
     mapper: FrameMapper = Field(
         "best",
         description="`global` is GLOMAP, which places short, smooth motion better; `incremental` is COLMAP's classic"
-        " mapper, which does better with photographs far apart; `best` runs both and keeps the larger model",
+        " mapper; `best` is `global`, and `incremental` where that places more frames",
     )
     intrinsics: Literal["commanded", "estimated"] = Field(
         "commanded",
@@ -60,20 +62,24 @@ class CameraErrorConfig(Config):
 class CameraError:
     """Camera error of one clip.
 
-    num_frames: how many were looked at. placed: numbers of those whose camera was found.
+    num_frames: how many were looked at.
     error: of the placed frames; or why there is none.
-    found: their cameras, in their own axes and unit; None where none was found.
-    num_points, num_models, reprojection_error_px: of the reconstruction, see `PlacedFrames`.
+    placement: the cameras that were found; None where none was.
     """
 
     num_frames: int
-    placed: tuple[int, ...]
     error: PathError | NotAvailable
-    found: Cameras | None = None
-    num_points: int = 0
-    num_models: int = 0
-    reprojection_error_px: float | None = None
-    median_depth: float | None = None
+    placement: PlacedFrames | None = None
+
+    @property
+    def placed(self) -> tuple[int, ...]:
+        """Numbers of the frames whose camera was found."""
+        return self.placement.views if self.placement else ()
+
+    @property
+    def found(self) -> Cameras | None:
+        """Their cameras, in their own axes and unit."""
+        return self.placement.cameras if self.placement else None
 
     @property
     def registration_rate(self) -> float:
@@ -82,14 +88,15 @@ class CameraError:
 
     def line(self) -> dict[str, Any]:
         """Plain JSON."""
+        model = self.placement
         return error_line(self.error) | to_json(
             {
                 "registration_rate": self.registration_rate,
                 "frames": self.num_frames,
                 "placed": self.placed,
-                "models": self.num_models,
-                "points": self.num_points,
-                "reprojection_error_px": self.reprojection_error_px,
+                "models": model.num_models if model else 0,
+                "points": model.num_points if model else 0,
+                "reprojection_error_px": model and model.reprojection_error_px,
             }
         )
 
@@ -110,7 +117,7 @@ def camera_error(
     """
     check_cameras_fit(frames, cameras)
     if (why := why_nothing_to_find(frames)) is not None:
-        return CameraError(len(frames), (), why)
+        return CameraError(len(frames), why)
     if matches is None:
         with match_frames(
             frames, cameras, config.matching, seed=config.seed, progress=progress
@@ -124,17 +131,22 @@ def camera_error(
         progress=progress,
     )
     if placed is None:
-        return CameraError(len(frames), (), _why_none_placed(matches))
-    return CameraError(
-        num_frames=len(frames),
-        placed=placed.views,
-        error=_error(placed, cameras, config),
-        found=placed.cameras,
-        num_points=placed.num_points,
-        num_models=placed.num_models,
-        reprojection_error_px=placed.reprojection_error_px,
-        median_depth=placed.median_depth,
-    )
+        return CameraError(len(frames), _why_none_placed(matches))
+    return CameraError(len(frames), placement_error(placed, cameras, config), placed)
+
+
+def placement_error(
+    placed: PlacedFrames, cameras: Cameras, config: CameraErrorConfig
+) -> PathError | NotAvailable:
+    """The error of frames that were placed against any cameras of all frames; or why there is none."""
+    count, total = len(placed.views), cameras.num_views
+    if count < max(LEAST_FRAMES, config.least_placed * total):
+        pieces = f", in {placed.num_models} pieces" if placed.num_models > 1 else ""
+        return NotAvailable(
+            f"structure from motion placed only {count} of {total} frames{pieces}, fewer than least_placed ="
+            f" {config.least_placed:g} of them: they do not show one scene, share too little of it, or are too smooth"
+        )
+    return path_error(placed.cameras, cameras, placed.views)
 
 
 def why_nothing_to_find(frames: Float[Tensor, "t 3 h w"]) -> NotAvailable | None:
@@ -156,21 +168,10 @@ def is_blank(frame: Float[Tensor, "3 h w"]) -> bool:
     """Whether a frame shows nothing: black, white, or any one colour."""
     flat = frame.flatten(1).double()
     count = flat.shape[1]
-    low, high = (flat.kthvalue(1 + round(share * (count - 1)), dim=1).values for share in LIMITS)
+    low, high = (
+        flat.kthvalue(1 + round(share * (count - 1)), dim=1).values for share in CONTRAST_BETWEEN
+    )
     return float((high - low).max()) < LEAST_CONTRAST
-
-
-def _error(
-    placed: PlacedFrames, cameras: Cameras, config: CameraErrorConfig
-) -> PathError | NotAvailable:
-    count, total = len(placed.views), cameras.num_views
-    if count < max(LEAST_FRAMES, config.least_placed * total):
-        pieces = f", in {placed.num_models} pieces" if placed.num_models > 1 else ""
-        return NotAvailable(
-            f"structure from motion placed only {count} of {total} frames{pieces}, fewer than least_placed ="
-            f" {config.least_placed:g} of them: they do not show one scene, or share too little of it"
-        )
-    return path_error(placed.cameras, cameras, placed.views)
 
 
 def _why_none_placed(matches: FrameMatches) -> NotAvailable:

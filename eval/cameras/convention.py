@@ -44,11 +44,38 @@ LEAST_FOCAL = 0.1
 FAR_OFF = 20.0
 """A scene so many times farther or nearer than it should be is in another unit of length."""
 
-AXES: Mapping[str, tuple[float, float, float]] = {
-    "OpenGL axes (x right, y up, z backward), as nerfstudio and Blender have": (1.0, -1.0, -1.0),
-    "PyTorch3D's axes (x left, y up, z forward)": (-1.0, -1.0, 1.0),
-}
-"""What to multiply x, y and z of a camera by, to get ours."""
+Signs = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Axes that others use. camera, world: what to multiply theirs by, to get ours. cure: the same in words, for
+    camera-to-world matrices."""
+
+    what: str
+    cure: str
+    camera: Signs
+    world: Signs = (1.0, 1.0, 1.0)
+
+
+OTHER_AXES = (
+    Axes(
+        "OpenGL axes (x right, y up, z backward), as nerfstudio and Blender have",
+        "negate the second and third columns of the camera-to-world rotations",
+        camera=(1.0, -1.0, -1.0),
+    ),
+    Axes(
+        "PyTorch3D's axes (x left, y up, z forward)",
+        "negate the first and second columns of the camera-to-world rotations",
+        camera=(-1.0, -1.0, 1.0),
+    ),
+    Axes(
+        "left-handed axes (x right, y up, z forward), as Unity has",
+        "negate the second row and the second column of the camera-to-world matrices",
+        camera=(1.0, -1.0, 1.0),
+        world=(1.0, -1.0, 1.0),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -92,30 +119,38 @@ def check_convention(
 
 
 def other_readings(cameras: Cameras) -> list[Reading]:
-    """What the same matrices would be in the conventions that are often confused with ours."""
+    """What the same matrices would be in the conventions that are often confused with ours, likelier ones first."""
     inverted = replace(cameras, world_to_camera=cameras.camera_to_world)
-    as_given, swapped = [], []
-    for axes, signs in AXES.items():
-        flipped = [axis for axis, sign in zip("xyz", signs, strict=True) if sign < 0]
-        cure = f"negate the {' and '.join(flipped)} columns of the camera-to-world rotations"
-        as_given.append(Reading(f"cameras in {axes}", cure, _with_axes(cameras, signs)))
-        swapped.append(
-            Reading(
-                f"camera-to-world transforms in {axes}",
-                f"invert them, then {cure}",
-                _with_axes(inverted, signs),
-            )
+    opengl, *rarer = [
+        Reading(f"cameras in {axes.what}", axes.cure, _in_our_axes(cameras, axes))
+        for axes in OTHER_AXES
+    ]
+    swapped = [
+        Reading(
+            f"camera-to-world matrices in {axes.what}",
+            f"invert them, then {axes.cure}",
+            _in_our_axes(inverted, axes),
         )
-    plain = Reading(
-        "camera-to-world transforms, read as world-to-camera ones", "invert them", inverted
+        for axes in OTHER_AXES
+    ]
+    return [
+        opengl,
+        Reading("camera-to-world matrices, read as world-to-camera ones", "invert them", inverted),
+        *rarer,
+        *swapped,
+        Reading(
+            "those of mirrored frames", "flip the frames left to right again", cameras.mirrored()
+        ),
+    ]
+
+
+def _in_our_axes(cameras: Cameras, axes: Axes) -> Cameras:
+    """Cameras whose matrices are in other axes."""
+    of_camera, of_world = (
+        torch.diag(torch.tensor([*signs, 1.0])).to(cameras.world_to_camera)
+        for signs in (axes.camera, axes.world)
     )
-    return [*as_given[:1], plain, *as_given[1:], *swapped]
-
-
-def _with_axes(cameras: Cameras, signs: tuple[float, float, float]) -> Cameras:
-    """The cameras, if their x, y and z axes are ours times `signs`."""
-    flip = torch.diag(torch.tensor([*signs, 1.0])).to(cameras.world_to_camera)
-    return replace(cameras, world_to_camera=flip @ cameras.world_to_camera)
+    return replace(cameras, world_to_camera=of_camera @ cameras.world_to_camera @ of_world)
 
 
 def _judge(
@@ -126,19 +161,28 @@ def _judge(
     if total < LEAST_MATCHES:
         return None
     share = agreeing_share(cameras, matches)
+    if share < MUCH_LESS and (other := _better_reading(cameras, matches, share)) is not None:
+        return other
+    return None if scene_depth is None else _wrong_unit(cameras, matches, share, scene_depth)
+
+
+def _better_reading(
+    cameras: Cameras, matches: Mapping[tuple[int, int], Matches], share: float
+) -> str | None:
+    """A sentence on the reading that far more of the matches agree with than the `share` that do as it is."""
     readings = other_readings(cameras)
     shares = [agreeing_share(reading.cameras, matches) for reading in readings]
-    most = max(shares)
-    if most >= LEAST_SHARE and share < MUCH_LESS * most:
-        best, *others = [
-            one for one, fits in zip(readings, shares, strict=True) if fits > most - AS_GOOD
-        ]
-        alike = "".join(f"; or like {other.what}, which fits as well" for other in others)
-        return (
-            f"the cameras look like {best.what}: {most:.0%} of {total} feature matches between the frames agree"
-            f" with that, {share:.0%} with the cameras as they are; {best.cure}{alike}"
-        )
-    return None if scene_depth is None else _wrong_unit(cameras, matches, share, scene_depth)
+    most, total = max(shares), sum(len(first) for first, _ in matches.values())
+    if most < LEAST_SHARE or share >= MUCH_LESS * most:
+        return None
+    best, *others = [
+        one for one, fits in zip(readings, shares, strict=True) if fits > most - AS_GOOD
+    ]
+    alike = "".join(f"; or like {other.what}, which fits as well" for other in others)
+    return (
+        f"the cameras look like {best.what}: {most:.0%} of {total} feature matches between the frames agree with"
+        f" that, {share:.0%} with the cameras as they are; {best.cure}{alike}"
+    )
 
 
 def agreeing_share(cameras: Cameras, matches: Mapping[tuple[int, int], Matches]) -> float:

@@ -1,12 +1,8 @@
 """Camera error without features: cameras from direct alignment of the frames, with error bars.
 
 For frames that are too small or too smooth for structure from motion. `train.alignment.direct` finds the cameras
-from pixels alone; here they are compared with the commanded ones.
-
-How far to trust it, measured on procedural clips of 17 frames of 64x96 (see the tests): the typical error of a
-camera is about half a degree and 3% of the path's span, and a few times that where the camera moves little and
-the lens is long, since turning and moving sideways then look alike. The error bars say so: they are what the
-alignment's covariance gives, times `DEVIATIONS`, which makes them as large as the errors that were measured.
+from pixels alone; here they are compared with the commanded ones. `eval/validation/cameras.md` says how far to trust
+it; the error bars and the explained share say where not to.
 """
 
 from __future__ import annotations
@@ -23,7 +19,6 @@ from torch import Tensor
 from configs.loader import Config
 from data.cameras import Cameras
 from data.importers.frame_matches import check_cameras_fit
-from data.scene_depth import sweep_depth
 from eval.cameras.camera_error import LEAST_FRAMES, CameraError, is_blank, why_nothing_to_find
 from eval.cameras.epipolar import matched_distances
 from eval.cameras.path_error import PathError, error_line, path_error
@@ -32,8 +27,8 @@ from train.alignment.direct import STILL, Alignment, AlignmentConfig, align_fram
 from train.alignment.uncertainty import sample_poses
 from train.randomness import derive_seed
 
-FROM_FEATURES, COMMANDED = "structure from motion", "commanded"
-DEVIATIONS = 3.5
+FROM_FEATURES = "structure from motion"
+DEVIATIONS = 4.5
 """Errors of cameras are so many times the standard deviations of the alignment's covariance, which knows of noise but
 not of what the model leaves out (edges of objects, reflections, blur)."""
 STILL_PX = 0.25
@@ -42,6 +37,7 @@ UNCERTAIN = 0.5
 """Where the error bar of the farthest camera's place is a larger share of its distance, there is no telling moving
 from turning, and no translation error."""
 SAMPLES = 64
+"""Cameras drawn from the covariance, whose errors are the error bars."""
 
 
 class PhotometricConfig(Config):
@@ -49,10 +45,11 @@ class PhotometricConfig(Config):
 
     alignment: AlignmentConfig = AlignmentConfig()
     least_explained: float = Field(
-        0.5,
+        0.75,
         gt=0,
         lt=1,
-        description="below this share of explained variance the frames do not show one still scene",
+        description="below this share of explained variance there is no error: the frames do not show one still"
+        " scene, or the alignment failed",
     )
     seed: int = Field(0, ge=0, description="of the samples that error bars are made of")
 
@@ -75,26 +72,31 @@ class ErrorBars:
 class PhotometricCameraError:
     """Photometric camera error of one clip.
 
-    num_frames: how many were looked at. views: numbers of those whose camera was found: all that are not blank.
-    explained, moved_px, start: see `Alignment`; moved_px in pixels of the frames.
+    num_frames: how many were looked at. views: numbers of those that were aligned: all that are not blank.
+    error: of the views after the first; or why there is none.
+    bars: how certain it is; None without an error.
     epipolar_px: how far the pixels, moved as the frames say, lie from where the commanded cameras allow them to be
         (median, pixels of the frames); small also where turning and moving can't be told apart.
-    found: the cameras, relative to the first view, in an arbitrary unit.
+    alignment: of the views; None where nothing was tried.
     """
 
     num_frames: int
     views: tuple[int, ...]
     error: PathError | NotAvailable
     bars: ErrorBars | None = None
-    explained: float | None = None
-    moved_px: float | None = None
     epipolar_px: float | None = None
-    start: str | None = None
-    found: Cameras | None = None
+    alignment: Alignment | None = None
+
+    @property
+    def found(self) -> Cameras | None:
+        """The views' cameras, relative to the first, in an arbitrary unit; None without an error."""
+        if self.alignment is None or isinstance(self.error, NotAvailable):
+            return None
+        return self.alignment.cameras
 
     def line(self) -> dict[str, Any]:
-        """Plain JSON."""
-        bars = self.bars
+        """Plain JSON; `explained` and `start` as in `Alignment`, `moved_px` too but in pixels of the frames."""
+        bars, alignment = self.bars, self.alignment
         return error_line(self.error) | to_json(
             {
                 "r_err_deg_deviation": bars and bars.r_err_deg,
@@ -103,10 +105,10 @@ class PhotometricCameraError:
                 "t_floor": bars and bars.t_floor,
                 "frames": self.num_frames,
                 "placed": self.views,
-                "explained": self.explained,
-                "moved_px": self.moved_px,
+                "explained": alignment and alignment.explained,
+                "moved_px": alignment and alignment.moved_px * _enlargement(alignment),
                 "epipolar_px": self.epipolar_px,
-                "start": self.start,
+                "start": alignment and alignment.start,
             }
         )
 
@@ -120,39 +122,55 @@ def photometric_camera_error(
 ) -> PhotometricCameraError:
     """R_err and T_err of frames in [0, 1] that should show what `cameras` see, from their pixels alone.
 
-    placed: what structure from motion found of the same frames, to start from. Standing still, and the commanded
-        cameras, are tried too; the cameras found depend on where they start only as far as that fits better.
+    placed: what structure from motion found of the same frames, to start from; standing still is tried too. The
+        commanded poses are not: that would favour them.
 
     The same frames give the same numbers. Raises UserError where frames and cameras differ in number or size.
     """
     check_cameras_fit(frames, cameras)
     if (why := why_nothing_to_find(frames)) is not None:
         return PhotometricCameraError(len(frames), (), why)
-    seen = [number for number, frame in enumerate(frames) if not is_blank(frame)]
-    assert len(seen) >= LEAST_FRAMES
-    shown, wanted = frames[seen].float(), cameras.to(torch.float64).select(seen)
-    alignment = align_frames(shown, wanted, config.alignment, _starts(shown, wanted, seen, placed))
-    scale = cameras.height / alignment.pixels.height
-    result = PhotometricCameraError(
-        num_frames=len(frames),
-        views=tuple(seen),
-        error=NotAvailable(""),
-        explained=alignment.explained,
-        moved_px=alignment.moved_px * scale,
-        epipolar_px=scale * epipolar_distance(alignment, wanted),
-        start=alignment.start,
-        found=alignment.cameras,
+    views = [number for number, frame in enumerate(frames) if not is_blank(frame)]
+    assert len(views) >= LEAST_FRAMES
+    lenses = cameras.select(views)
+    starts = _starts(lenses, views, placed)
+    alignment = align_frames(frames[views].float(), lenses, config.alignment, starts)
+    return alignment_error(alignment, views, cameras, config)
+
+
+def alignment_error(
+    alignment: Alignment, views: Sequence[int], cameras: Cameras, config: PhotometricConfig
+) -> PhotometricCameraError:
+    """The error of aligned frames, `views` of a clip, against any cameras of the whole clip.
+
+    The cameras' intrinsics are those that the frames were aligned with.
+    """
+    found = PhotometricCameraError(
+        cameras.num_views,
+        tuple(views),
+        _error(alignment, views, cameras, config),
+        alignment=alignment,
     )
-    if alignment.explained < config.least_explained:
-        why = NotAvailable(
-            f"alignment explains {max(alignment.explained, 0.0):.0%} of what the frames show, less than"
-            f" least_explained = {config.least_explained:.0%}: they do not show one still scene, or too much changes"
-            " from one to the next"
-        )
-        return replace(result, error=why, epipolar_px=None, found=None)
+    if isinstance(found.error, NotAvailable):
+        return found
     generator = torch.Generator().manual_seed(derive_seed("photometric cameras", config.seed))
-    error, bars = _with_error_bars(alignment, cameras, seen, generator)
-    return replace(result, error=error, bars=bars)
+    covariance = DEVIATIONS**2 * alignment.covariance
+    samples = [
+        replace(alignment.cameras, world_to_camera=poses)
+        for poses in sample_poses(alignment.cameras.world_to_camera, covariance, SAMPLES, generator)
+    ]
+    if _moves(alignment) and _farthest_deviation(alignment.cameras, samples) > UNCERTAIN:
+        why = NotAvailable(
+            "the frames do not tell moving from turning: the error bar of the farthest camera's place is more than"
+            f" {UNCERTAIN:.0%} of its distance"
+        )
+        found = replace(found, error=replace(found.error, translation=why))
+    return replace(
+        found,
+        bars=_error_bars(found, samples, cameras),
+        epipolar_px=_enlargement(alignment)
+        * epipolar_distance(alignment, cameras.select(list(views))),
+    )
 
 
 def epipolar_distance(alignment: Alignment, commanded: Cameras) -> float:
@@ -175,69 +193,72 @@ def epipolar_distance(alignment: Alignment, commanded: Cameras) -> float:
 
 
 def _starts(
-    frames: Float[Tensor, "t 3 h w"],
-    commanded: Cameras,
-    views: Sequence[int],
-    placed: CameraError | None,
+    lenses: Cameras, views: Sequence[int], placed: CameraError | None
 ) -> dict[str, Cameras | None]:
-    """Where alignment may start, what knows nothing of the commanded cameras first."""
+    """Where alignment may start, what is trusted more first. A frame that was not placed starts as its nearest."""
     starts: dict[str, Cameras | None] = {}
-    if placed is not None and placed.found is not None and placed.median_depth is not None:
+    if placed is not None and (model := placed.placement) is not None:
         rows = [
-            min(range(len(placed.placed)), key=lambda row: abs(placed.placed[row] - view))
+            min(range(len(model.views)), key=lambda row: abs(model.views[row] - view))
             for view in views
         ]
-        near = replace(
-            commanded, world_to_camera=placed.found.world_to_camera[rows].to(torch.float64)
-        )
-        starts[FROM_FEATURES] = near.rescaled(placed.median_depth)
+        near = replace(lenses, world_to_camera=model.cameras.world_to_camera[rows])
+        starts[FROM_FEATURES] = near.rescaled(model.median_depth)
     starts[STILL] = None
-    relative = commanded.relative_to(0)
-    depth = sweep_depth(frames, relative.to(torch.float32))
-    starts[COMMANDED] = relative if depth is None else relative.rescaled(depth)
     return starts
 
 
-def _with_error_bars(
-    alignment: Alignment,
-    commanded: Cameras,
-    views: Sequence[int],
-    generator: torch.Generator,
-) -> tuple[PathError, ErrorBars]:
-    """The error of the cameras found, and how certain it is."""
-    found, stands_still = alignment.cameras, alignment.moved_px < STILL_PX
-    error = path_error(found, commanded, views, found_moves=not stands_still)
-    samples = [
-        replace(found, world_to_camera=poses)
-        for poses in sample_poses(
-            found.world_to_camera, DEVIATIONS**2 * alignment.covariance, SAMPLES, generator
-        )
-    ]
-    if not stands_still and not isinstance(error.translation, NotAvailable):
-        farthest = int(found.positions.norm(dim=-1).argmax())
-        places = torch.stack([sample.positions[farthest] for sample in samples])
-        bar = (places - found.positions[farthest]).square().sum(-1).mean().sqrt()
-        if float(bar / found.positions[farthest].norm().clamp_min(1e-12)) > UNCERTAIN:
-            why = NotAvailable(
-                "the frames do not tell moving from turning: the error bar of the farthest camera's place is more"
-                f" than {UNCERTAIN:.0%} of its distance"
-            )
-            error = replace(error, translation=why)
-    to_commanded = [
-        path_error(sample, commanded, views, found_moves=not stands_still) for sample in samples
-    ]
-    numbers = range(len(views))
-    to_found = [path_error(sample, found, numbers) for sample in samples]
-    has_translation = not isinstance(error.translation, NotAvailable)
-    return error, ErrorBars(
-        r_err_deg=_deviation([one.r_err_deg for one in to_commanded]),
-        t_err=_deviation(_numbers(to_commanded)) if has_translation else None,
-        r_floor_deg=_mean([one.r_err_deg for one in to_found]),
-        t_floor=_mean(_numbers(to_found)) if has_translation and not stands_still else None,
+def _error(
+    alignment: Alignment, views: Sequence[int], cameras: Cameras, config: PhotometricConfig
+) -> PathError | NotAvailable:
+    if alignment.explained >= config.least_explained:
+        return path_error(alignment.cameras, cameras, views, found_moves=_moves(alignment))
+    return NotAvailable(
+        f"alignment explains {max(alignment.explained, 0.0):.0%} of what the frames show, less than least_explained ="
+        f" {config.least_explained:.0%}: they do not show one still scene, too much changes from one to the next, or"
+        " too much is hidden in some"
     )
 
 
-def _numbers(errors: Sequence[PathError]) -> list[float]:
+def _moves(alignment: Alignment) -> bool:
+    """Whether the frames show a camera that is not at rest."""
+    return alignment.moved_px >= STILL_PX
+
+
+def _enlargement(alignment: Alignment) -> float:
+    """Pixels of the frames in a pixel of the size at which they were aligned."""
+    return alignment.cameras.height / alignment.pixels.height
+
+
+def _farthest_deviation(found: Cameras, samples: Sequence[Cameras]) -> float:
+    """The error bar of the farthest camera's place, as a share of its distance from the first."""
+    farthest = int(found.positions.norm(dim=-1).argmax())
+    place = found.positions[farthest]
+    places = torch.stack([sample.positions[farthest] for sample in samples])
+    bar = (places - place).square().sum(-1).mean().sqrt()
+    return float(bar / place.norm().clamp_min(1e-12))
+
+
+def _error_bars(
+    found: PhotometricCameraError, samples: Sequence[Cameras], commanded: Cameras
+) -> ErrorBars:
+    assert found.alignment is not None and not isinstance(found.error, NotAvailable)
+    moves = _moves(found.alignment)
+    to_commanded = [
+        path_error(sample, commanded, found.views, found_moves=moves) for sample in samples
+    ]
+    numbers = range(len(found.views))
+    to_found = [path_error(sample, found.alignment.cameras, numbers) for sample in samples]
+    has_translation = not isinstance(found.error.translation, NotAvailable)
+    return ErrorBars(
+        r_err_deg=_deviation([one.r_err_deg for one in to_commanded]),
+        t_err=_deviation(_translations(to_commanded)) if has_translation else None,
+        r_floor_deg=_mean([one.r_err_deg for one in to_found]),
+        t_floor=_mean(_translations(to_found)) if has_translation and moves else None,
+    )
+
+
+def _translations(errors: Sequence[PathError]) -> list[float]:
     return [one.t_err for one in errors if not isinstance(one.t_err, NotAvailable)]
 
 

@@ -19,25 +19,21 @@ from torch import Tensor
 from configs.errors import UserError
 from data.cameras import Cameras
 from data.clips import Clip
-from data.importers.images import (
-    IMAGE_SUFFIXES,
-    list_images,
-    natural_order,
-    read_image,
-    resize_and_crop,
-)
-from data.importers.nerfstudio import FILE_NAMES, native_size, read_nerfstudio
+from data.importers.images import list_images, read_image, resize_and_crop
+from data.importers.nerfstudio import native_size, read_nerfstudio
 from data.importers.video import iterate_video
 from eval.cameras.commanded import commanded_cameras
-from eval.clip_source import INDEX_FILE, VIDEO_SUFFIXES
+from eval.clips.frame_sources import (
+    clip_items,
+    content_hash,
+    entry_called,
+    is_camera_file,
+    kind_of,
+)
+from eval.images.frame_checks import check_num_frames
 
 MAX_BYTES = 6 * 2**30
 """Frames of one clip may take so much memory; more is refused before it is reached."""
-CAMERA_SUFFIXES = {".json", ".txt", ".bin"}
-EXPECTED = (
-    "a video, a folder of frames, a capture with transforms.json, a shard folder made by `prepare`, or a folder"
-    " of several of these"
-)
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class FrameFiles:
             given: Path | None = getattr(options, name)
             if given is not None and not given.exists():
                 raise UserError(f"--{name} {given}: no such file or folder")
-        self.items: list[tuple[str, Path, int | None]] = list(_items(path))
+        self.items: list[tuple[str, Path, int | None]] = list(clip_items(path))
         self.is_several = kind_of(path) in ("several", "shards")
         names = [name for name, _, _ in self.items]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -107,6 +103,7 @@ class FrameFiles:
         name, path, index = self.items[number]
         options = self.options
         found = _read(path, index, options.size)
+        check_num_frames(found.frames, name)
         notes: list[str] = []
         cameras, reference = found.cameras, None
         if (file := self._beside("reference", name)) is not None:
@@ -137,9 +134,9 @@ class FrameFiles:
             return given
         if what != "input" and given.is_dir() and kind_of(given, strict=False) == "shards":
             return given
-        if given.is_dir() and (own := _called(given, name)) is not None:
+        if given.is_dir() and (own := entry_called(given, name)) is not None:
             return own
-        if what == "cameras" and _is_camera_file(given):
+        if what == "cameras" and is_camera_file(given):
             return given
         if given.is_dir():
             raise UserError(f"{name}: {given} has no {what} of that name")
@@ -153,83 +150,8 @@ class FrameFiles:
         options = self.options
         digest.update(repr((self.is_several, options.size, options.fov_deg)).encode())
         for path in (self.path, options.cameras, options.reference, options.input):
-            digest.update(b"-" if path is None else _content_hash(path))
+            digest.update(b"-" if path is None else content_hash(path))
         return digest.hexdigest()
-
-
-def kind_of(path: Path, strict: bool = True) -> str:
-    """What a path holds: video, images, capture, shards or several.
-
-    Raises UserError, or returns an empty string where not `strict`, for anything else.
-    """
-    found = ""
-    if path.is_file():
-        suffix = path.suffix.lower()
-        found = "video" if suffix in VIDEO_SUFFIXES else "capture" if suffix == ".json" else ""
-    elif path.is_dir():
-        found = _kind_of_folder(path)
-    if found or not strict:
-        return found
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder; expected {EXPECTED}")
-    raise UserError(f"{path}: there are no frames in it; expected {EXPECTED}")
-
-
-def _kind_of_folder(path: Path) -> str:
-    if (path / INDEX_FILE).is_file():
-        return "shards"
-    if any((path / name).is_file() for name in FILE_NAMES):
-        return "capture"
-    if list_images(path):
-        return "images"
-    return "several" if _children(path) else ""
-
-
-def _children(folder: Path) -> list[Path]:
-    """The clips in a folder, by name; of folders below it only those that are a clip themselves."""
-    return [
-        path
-        for path in sorted(folder.iterdir(), key=lambda path: natural_order(path.name))
-        if not path.name.startswith(".")
-        and (
-            path.suffix.lower() in VIDEO_SUFFIXES
-            or (path.is_dir() and _kind_of_folder(path) in ("capture", "images"))
-        )
-    ]
-
-
-def _items(path: Path) -> Iterator[tuple[str, Path, int | None]]:
-    kind = kind_of(path)
-    if kind == "several":
-        yield from ((_name(child), child, None) for child in _children(path))
-    elif kind == "shards":
-        from data.shard_index import ShardIndex
-
-        yield from ((f"clip_{n:05d}", path, n) for n in range(len(ShardIndex.load(path))))
-    else:
-        yield _name(path), path, None
-
-
-def _name(path: Path) -> str:
-    if path.suffix.lower() == ".json" and path.is_file():
-        return path.absolute().parent.name
-    return path.absolute().stem if path.is_file() else path.absolute().name
-
-
-def _called(folder: Path, name: str) -> Path | None:
-    """The entry of a folder that has this name, with whatever ending; the shortest where there are more."""
-    found = [
-        path
-        for path in folder.iterdir()
-        if path.name == name or (path.is_file() and path.stem == name)
-    ]
-    return min(found, key=lambda path: (len(path.name), path.name)) if found else None
-
-
-def _is_camera_file(path: Path) -> bool:
-    if path.is_file():
-        return True
-    return any((path / name).is_file() for name in FILE_NAMES) or any(path.rglob("cameras.*"))
 
 
 @dataclass(frozen=True)
@@ -309,27 +231,3 @@ def _stacked(
             " video, or give a smaller size=[HEIGHT, WIDTH]"
         )
     return torch.stack(frames)
-
-
-def _content_hash(path: Path) -> bytes:
-    """One hash over the names and contents of a file, or of all frames and cameras in a folder."""
-    if path.is_dir() and (path / INDEX_FILE).is_file():
-        return hashlib.sha256((path / INDEX_FILE).read_bytes()).digest()
-    if path.is_file() and path.suffix.lower() == ".json":
-        # What a transforms.json names lies beside it.
-        root, files = path.parent, [path, *_frame_files(path.parent)]
-    elif path.is_file():
-        root, files = path.parent, [path]
-    else:
-        root, files = path, _frame_files(path)
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as content:
-            digest.update(file.relative_to(root).as_posix().encode())
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.digest()
-
-
-def _frame_files(folder: Path) -> list[Path]:
-    suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES | CAMERA_SUFFIXES
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())

@@ -2,81 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.loader import Config
 from data.cameras import Cameras
 from data.clips import Clip
 from data.importers.frame_matches import FrameMatches, match_frames
-from eval.cameras.camera_error import CameraError, CameraErrorConfig, camera_error
+from eval.cameras.camera_error import CameraError, camera_error
 from eval.cameras.convention import check_convention
-from eval.cameras.photometric import (
-    PhotometricCameraError,
-    PhotometricConfig,
-    photometric_camera_error,
-)
-from eval.cameras.tsed import TsedConfig, tsed
+from eval.cameras.photometric import PhotometricCameraError, photometric_camera_error
+from eval.cameras.tsed import tsed
 from eval.clips.frames import ScoredFrames
-from eval.consistency.measure import ConsistencyConfig, ConsistencyResult, measure_consistency
+from eval.clips.groups import (
+    GROUPS,
+    NO_CAMERAS,
+    NO_REFERENCE,
+    ON_CAMERA_FRAMES,
+    WITH_CAMERAS,
+    WITH_MATCHES,
+    ClipMeasuresConfig,
+)
+from eval.consistency.measure import ConsistencyResult, measure_consistency
 from eval.images.frame_checks import check_frames, check_pair
 from eval.images.image_scores import ImageMetrics, ImageScoreConfig
 from eval.scores.measured import NotAvailable, to_json
-from eval.scores.protocols import FrameProtocol, ProtocolName, find_protocol
+from eval.scores.protocols import FrameProtocol, find_protocol
 from models.stopwatch import Stopwatch
 
-Group = Literal["images", "camera", "tsed", "photometric", "consistency"]
-GROUPS: tuple[Group, ...] = ("images", "camera", "tsed", "photometric", "consistency")
-WITH_CAMERAS: tuple[Group, ...] = ("camera", "tsed", "photometric", "consistency")
-ON_CAMERA_FRAMES: tuple[Group, ...] = ("camera", "tsed", "photometric")
-WITH_MATCHES: tuple[Group, ...] = ("camera", "tsed")
-NO_REFERENCE = NotAvailable(
-    "image metrics need the real frames of the same views: give them with --reference"
-)
-NO_CAMERAS = NotAvailable(
-    "it needs the cameras that the frames should have been taken from: give them with --cameras"
-)
-
-
-class ClipMeasuresConfig(Config):
-    """Which groups of metrics run, on which frames, and how."""
-
-    metrics: tuple[Group, ...] = Field(GROUPS, min_length=1, description="groups that are measured")
-    protocol: ProtocolName | FrameProtocol = Field(
-        "all", description="which frames count: a preset, or counts of one's own"
-    )
-    check_cameras: Literal["refuse", "warn", "no"] = Field(
-        "refuse",
-        description="what to do with cameras that the frames show to be in another convention",
-    )
-    images: ImageScoreConfig = ImageScoreConfig()
-    camera: CameraErrorConfig = CameraErrorConfig()
-    tsed: TsedConfig = TsedConfig()
-    photometric: PhotometricConfig = PhotometricConfig()
-    consistency: ConsistencyConfig = ConsistencyConfig()
-
-    def seeded(self, seed: int) -> ClipMeasuresConfig:
-        """The same with all seeds moved along by `seed`."""
-        camera = self.camera.model_copy(update={"seed": self.camera.seed + seed})
-        pairs = self.tsed.model_copy(update={"seed": self.tsed.seed + seed})
-        pixels = self.photometric.model_copy(update={"seed": self.photometric.seed + seed})
-        seeds = tuple(seed + one for one in self.consistency.seeds)
-        consistency = self.consistency.model_copy(update={"seeds": seeds})
-        return self.model_copy(
-            update={
-                "camera": camera,
-                "tsed": pairs,
-                "photometric": pixels,
-                "consistency": consistency,
-            }
-        )
+Tell = Callable[[str], None]
+"""Gets a few words on what is being done."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +65,16 @@ class MeasuredClip:
             "notes": self.notes,
             **self.groups,
         }
+
+
+@dataclass(frozen=True)
+class _Path:
+    """The frames that the protocol looks at for camera error, and who is told of the progress."""
+
+    frames: Float[Tensor, "t 3 h w"]
+    cameras: Cameras
+    watch: Stopwatch
+    tell: Tell
 
 
 @dataclass
@@ -138,9 +109,7 @@ class ClipMeasures:
         scene = {f"consistency_{name}": label for name, label in self.scene_images.identity.items()}
         return {**self.images.identity, **scene}
 
-    def measure(
-        self, frames: ScoredFrames, watch: Stopwatch, tell: Callable[[str], None]
-    ) -> MeasuredClip:
+    def measure(self, frames: ScoredFrames, watch: Stopwatch, tell: Tell) -> MeasuredClip:
         """All chosen groups of a clip; the seconds of each are added to `watch`.
 
         Raises UserError, which names the clip, for frames or cameras that nothing can be measured on. What only one
@@ -156,7 +125,9 @@ class ClipMeasures:
         if frames.cameras is None:
             measured.groups.update(dict.fromkeys(with_cameras, to_json(NO_CAMERAS)))
         elif with_cameras:
-            measured = self._with_cameras(measured, frames.cameras, watch, tell)
+            measured = self._with_cameras(
+                measured, frames.cameras, watch, lambda words: tell(f"{frames.source}: {words}")
+            )
         ordered: dict[str, Any] = {
             name: measured.groups[name] for name in GROUPS if name in measured.groups
         }
@@ -165,6 +136,10 @@ class ClipMeasures:
     def _check(self, item: ScoredFrames) -> None:
         """What makes the whole clip useless, before anything is measured."""
         check_frames(item.frames, item.source)
+        if missing := self._missing_inputs(item):
+            raise UserError(
+                f"{item.source}: there is nothing to hold the frames against; give {' or '.join(missing)}"
+            )
         count = len(item.frames)
         if "images" in self.config.metrics and item.reference is not None:
             views = self.protocol.similarity_views(count, item.source)
@@ -174,39 +149,42 @@ class ClipMeasures:
         if item.cameras is not None:
             item.cameras.validate(item.source)
 
+    def _missing_inputs(self, item: ScoredFrames) -> list[str]:
+        """What to give, where no group has what it needs."""
+        given: dict[str, bool] = {}
+        if set(WITH_CAMERAS) & set(self.config.metrics):
+            given["the cameras that were asked for with --cameras"] = item.cameras is not None
+        if "images" in self.config.metrics:
+            given["real frames of the same views with --reference"] = item.reference is not None
+        return [] if any(given.values()) else list(given)
+
     def _images(self, item: ScoredFrames) -> dict[str, Any]:
         if item.reference is None:
             return _line(NO_REFERENCE)
         return self.images.score(item.frames, item.reference, item.source, self.protocol).line()
 
     def _with_cameras(
-        self,
-        measured: MeasuredClip,
-        cameras: Cameras,
-        watch: Stopwatch,
-        tell: Callable[[str], None],
+        self, measured: MeasuredClip, cameras: Cameras, watch: Stopwatch, tell: Tell
     ) -> MeasuredClip:
         item, config = measured.frames, self.config
+        on_path = bool(set(ON_CAMERA_FRAMES) & set(config.metrics))
+        protocol = self.protocol if on_path else FrameProtocol()
+        views = list(protocol.camera_views(len(item.frames), item.source))
+        path = _Path(item.frames[views], cameras.select(views), watch, tell)
         if set(WITH_MATCHES) & set(config.metrics) or config.check_cameras != "no":
-            tell(f"{item.source}: matching features")
-            measured = self._with_matches(measured, cameras, watch, tell)
+            tell("matching features")
+            measured = self._with_matches(measured, path)
         if "photometric" in config.metrics:
-            tell(f"{item.source}: cameras from pixels")
-            views = list(self.protocol.camera_views(len(item.frames), item.source))
+            tell("cameras from pixels")
             with watch("photometric"):
                 found = photometric_camera_error(
-                    item.frames[views],
-                    cameras.select(views),
-                    config.photometric,
-                    placed=measured.camera,
+                    path.frames, path.cameras, config.photometric, placed=measured.camera
                 )
             measured.groups["photometric"] = found.line()
             measured = replace(measured, photometric=found)
         if "consistency" in config.metrics:
             with watch("consistency"):
-                result = self._consistency(
-                    item, cameras, lambda words: tell(f"{item.source}: {words}")
-                )
+                result = self._consistency(item, cameras, tell)
             if isinstance(result, NotAvailable):
                 measured.groups["consistency"] = to_json(result)
             else:
@@ -214,50 +192,35 @@ class ClipMeasures:
                 measured = replace(measured, consistency=result)
         return measured
 
-    def _with_matches(
-        self,
-        measured: MeasuredClip,
-        cameras: Cameras,
-        watch: Stopwatch,
-        tell: Callable[[str], None],
-    ) -> MeasuredClip:
+    def _with_matches(self, measured: MeasuredClip, path: _Path) -> MeasuredClip:
         """What is found from features of the protocol's frames, which are sought once."""
-        item, config = measured.frames, self.config
-        views = list(self.protocol.camera_views(len(item.frames), item.source))
-        frames, chosen = item.frames[views], cameras.select(views)
-        stack = match_frames(frames, chosen, config.camera.matching, seed=config.camera.seed)
-        with watch("features"):
-            matches = stack.__enter__()
-        try:
-            self._check_convention(measured, frames, chosen, matches)
+        config, frames, cameras = self.config, path.frames, path.cameras
+        with ExitStack() as stack:
+            with path.watch("features"):
+                matches = stack.enter_context(
+                    match_frames(frames, cameras, config.camera.matching, seed=config.camera.seed)
+                )
+            self._check_convention(measured, path, matches)
             if "tsed" in config.metrics:
-                own = (
+                shared = (
                     config.tsed.matching == config.camera.matching
                     and config.tsed.seed == config.camera.seed
                 )
-                with watch("tsed"):
-                    pairs = tsed(frames, chosen, config.tsed, matches=matches if own else None)
+                with path.watch("tsed"):
+                    pairs = tsed(frames, cameras, config.tsed, matches=matches if shared else None)
                 measured.groups["tsed"] = pairs.line()
             if "camera" in config.metrics:
-                tell(f"{item.source}: structure from motion")
-                with watch("structure from motion"):
-                    found = camera_error(frames, chosen, config.camera, matches=matches)
+                path.tell("structure from motion")
+                with path.watch("structure from motion"):
+                    found = camera_error(frames, cameras, config.camera, matches=matches)
                 measured.groups["camera"] = found.line()
                 measured = replace(measured, camera=found)
-        finally:
-            stack.__exit__(None, None, None)
         return measured
 
-    def _check_convention(
-        self,
-        measured: MeasuredClip,
-        frames: Float[Tensor, "t 3 h w"],
-        cameras: Cameras,
-        matches: FrameMatches,
-    ) -> None:
+    def _check_convention(self, measured: MeasuredClip, path: _Path, matches: FrameMatches) -> None:
         if self.config.check_cameras == "no":
             return
-        sentence = check_convention(frames, cameras, matches=matches)
+        sentence = check_convention(path.frames, path.cameras, matches=matches)
         if sentence is None:
             return
         if self.config.check_cameras == "refuse":
@@ -267,7 +230,7 @@ class ClipMeasures:
         measured.notes.append(sentence)
 
     def _consistency(
-        self, item: ScoredFrames, cameras: Cameras, tell: Callable[[str], None]
+        self, item: ScoredFrames, cameras: Cameras, tell: Tell
     ) -> ConsistencyResult | NotAvailable:
         frames = item.frames
         if item.input is not None:
@@ -285,12 +248,7 @@ class ClipMeasures:
                 tell=tell,
             )
         except UserError as error:
-            return NotAvailable(str(error))
-
-
-def available(group: Mapping[str, Any] | None) -> bool:
-    """Whether a line's group was measured at all."""
-    return group is not None and set(group) != {"not_available"}
+            return NotAvailable(str(error).removeprefix(f"{item.source}: "))
 
 
 def _line(value: NotAvailable) -> dict[str, Any]:

@@ -31,17 +31,28 @@ SCENE, PATH = "_scene.png", "_path.png"
 
 def write_clip_pictures(pictures: Path, item: int, measured: MeasuredClip) -> None:
     """Writes a clip's pictures (PNG) and its video (MP4); those of groups that have no result are left out."""
-    for suffix in (SCENE, PATH):
-        picture_file(pictures, item, suffix).unlink(missing_ok=True)
     write_durably(
         picture_file(pictures, item), png_bytes(frames_grid(measured).draw(_cell(measured)))
     )
     write_video(side_by_side(measured), picture_file(pictures, item, ".mp4"), FPS)
+    write_result_pictures(pictures, item, measured)
+
+
+def write_result_pictures(
+    pictures: Path, item: int, measured: MeasuredClip, infix: str = ""
+) -> None:
+    """Writes what the fitted scene predicts and where the camera was, as far as that is known; removes older ones.
+
+    infix: of the names of the files, where an item has several clips.
+    """
+    scene, path = (picture_file(pictures, item, infix + suffix) for suffix in (SCENE, PATH))
+    for file in (scene, path):
+        file.unlink(missing_ok=True)
     if (result := measured.consistency) is not None:
         drawn = scene_grid(result).draw(_cell(measured))
-        write_durably(picture_file(pictures, item, SCENE), png_bytes(drawn))
+        write_durably(scene, png_bytes(drawn))
     if (picture := path_picture(measured)) is not None:
-        write_durably(picture_file(pictures, item, PATH), png_bytes(picture))
+        write_durably(path, png_bytes(picture))
 
 
 def path_picture(measured: MeasuredClip) -> Image.Image | None:

@@ -11,15 +11,19 @@ from pydantic import Field, field_validator
 
 from configs.errors import UserError
 from eval.clips.frames import FrameFiles, FrameOptions
-from eval.clips.measures import ClipMeasures, ClipMeasuresConfig
+from eval.clips.groups import ClipMeasuresConfig
+from eval.clips.measures import ClipMeasures
 from eval.clips.pictures import write_clip_pictures
-from eval.clips.report import print_scores, write_clip_report
+from eval.clips.report import write_clip_report
 from eval.clips.summary import headline, summarise_clips
+from eval.clips.tables import print_scores
 from eval.images.set_metrics import SetMetrics, SetMetricsConfig
-from eval.scores.score_run import ScoreConfig, Scored, Told, settings_sha256
+from eval.scores.score_run import FORMAT, ScoreConfig, Scored, Told, settings_sha256
 from models.stopwatch import Stopwatch
 
 FEATURES = "features"
+LINE_FORMAT = "1"
+"""Counted up whenever the lines change their meaning: a folder of other lines is not gone on with."""
 
 
 class ClipScoreConfig(ScoreConfig, ClipMeasuresConfig):
@@ -64,19 +68,17 @@ class ClipScore:
         self.config = config
         self.files = FrameFiles(config.data, config.options())
         self.num_items = len(self.files)
-        self.measures = ClipMeasures(config.seeded(config.seed))
+        self.measures = ClipMeasures(config.measures().seeded(config.seed))
         self.sets = None
         weights = dict(self.measures.identity)
         if "images" in config.metrics and config.reference is not None:
             self.sets = SetMetrics(config.sets, config.out / FEATURES, key="sets.")
             weights |= self.sets.identity
-        measured = {
-            name: getattr(config, name) for name in (*ClipMeasuresConfig.model_fields, "sets")
-        }
         self.identity = {
+            FORMAT: LINE_FORMAT,
             "clips": self.files.fingerprint,
             **weights,
-            "settings": settings_sha256(config.seed, *(_plain(one) for one in measured.values())),
+            "settings": settings_sha256(config.seed, config.measures(), config.sets),
         }
 
     def measure(self, items: range, pictures: Path, tell: Told) -> list[Scored]:
@@ -124,7 +126,3 @@ class ClipScore:
             why = str(error).removeprefix(f"{name}: ")
             return Scored([{"clip": number, "source": name, "error": why}], watch.seconds)
         return Scored([{"clip": number, **measured.line()}], watch.seconds)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -6,11 +6,10 @@ are scored with the default fit and with one many times as long, on larger frame
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +19,16 @@ from pydantic import Field, field_validator
 from configs.errors import UserError
 from configs.loader import Config
 from data.clips import Clip
-from data.durable_files import disk_errors_explained, write_durably
-from eval.clip_source import path_order
 from eval.consistency.measure import ConsistencyConfig, measure_consistency
 from eval.consistency.perturbations import PERTURBATIONS, perturb
 from eval.images.image_scores import ImageMetrics
 from eval.scores.measured import NotAvailable
-from eval.scores.score_run import ScoreConfig, Scored, Told, settings_sha256
+from eval.scores.score_run import Scored, Told, settings_sha256
 from eval.scores.scored_clips import ProceduralClips, read_index
+from eval.trials.captures import find_captures, read_capture_views
+from eval.trials.claims import print_claims
+from eval.trials.page import write_page
+from eval.trials.trial import TrialConfig
 
 Group = Literal["ladder", "ranking"]
 CLEAN = "clean"
@@ -69,15 +70,9 @@ class RankingConfig(Config):
         return value
 
 
-class ConsistencyTrialConfig(ScoreConfig):
+class ConsistencyTrialConfig(TrialConfig):
     """What the validation of the consistency score runs over."""
 
-    data: Path = Field(description="index of procedural scenes (.json)")
-    num_scenes: int | None = Field(None, gt=0, description="only so many of them, from the first")
-    captures: tuple[Path, ...] = Field(
-        (),
-        description="folders with transforms.json; those that are not there are left out by name",
-    )
     capture_size: tuple[int, int] = Field((64, 96), description="height and width of their frames")
     capture_views: int = Field(24, ge=5, description="of each capture, the first along its path")
     kinds: tuple[str, ...] = Field(tuple(PERTURBATIONS), description="perturbations that are tried")
@@ -85,7 +80,6 @@ class ConsistencyTrialConfig(ScoreConfig):
     easy_levels: tuple[int, ...] = Field((3, 5), description="of what the score alone can't see")
     score: ConsistencyConfig = ConsistencyConfig()
     ranking: RankingConfig | None = RankingConfig()
-    report: Path | None = Field(None, description="Markdown file; its numbers go beside it as JSON")
 
     @field_validator("kinds")
     @classmethod
@@ -118,8 +112,7 @@ class ConsistencyTrial:
         self.index = read_index(config.data)
         count = len(self.index.seeds)
         self.num_scenes = min(config.num_scenes or count, count)
-        self.captures = [path for path in config.captures if _is_there(path)]
-        self.left_out = [path.name for path in config.captures if not _is_there(path)]
+        self.captures = find_captures(config.captures)
         self.images = ImageMetrics(config.score.images)
         self.cases = self._cases()
         self.num_items = len(self.cases)
@@ -130,7 +123,7 @@ class ConsistencyTrial:
     def names(self) -> list[str]:
         """The clips' names, by number."""
         seeds = self.index.seeds[: self.num_scenes]
-        return [f"scene {seed}" for seed in seeds] + [path.name for path in self.captures]
+        return [f"scene {seed}" for seed in seeds] + [path.name for path in self.captures.paths]
 
     def measure(self, items: range, pictures: Path, tell: Told) -> list[Scored]:
         return [self._measure(self.cases[number], tell) for number in items]
@@ -151,40 +144,27 @@ class ConsistencyTrial:
         found = summarise_trial(
             [{**line, "seconds": spent.get(item, {})} for item, line in enumerate(lines)]
         )
-        return {**found, "captures_left_out": self.left_out}
+        return {**found, "captures_left_out": self.captures.left_out}
 
     def write_report(
         self, folder: Path, summary: dict[str, Any], lines: Sequence[dict[str, Any]]
     ) -> None:
         from eval.consistency.trial_report import trial_markdown
 
-        text = trial_markdown(summary)
-        write_durably(folder / "report.md", text.encode())
-        if (report := self.config.report) is not None:
-            numbers = {key: value for key, value in summary.items() if key != "environment"}
-            content = (json.dumps(numbers, indent=1) + "\n").encode()
-            with disk_errors_explained(report.parent, len(content)):
-                report.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(report, text.encode())
-            write_durably(report.with_suffix(".json"), content)
+        write_page(folder, self.config.report, trial_markdown(summary), summary)
 
     def print_scores(self, summary: dict[str, Any]) -> None:
-        for claim in summary["claims"]:
-            verdict = {True: "holds", False: "FAILS", None: "not measured"}[claim["holds"]]
-            print(f"{verdict:>12}  {claim['claim']}: {claim['found']}")
+        print_claims(summary["claims"])
 
     def _identity(self) -> dict[str, str]:
         config = self.config
-        captures = hashlib.sha256()
-        for path in self.captures:
-            captures.update((path / "transforms.json").read_bytes())
         kinds = {
             kind: [repr(PERTURBATIONS[kind].strengths), PERTURBATIONS[kind].description]
             for kind in config.kinds
         }
         return {
             "scenes": ProceduralClips(self.index).fingerprint,
-            "captures": captures.hexdigest(),
+            "captures": self.captures.sha256,
             "cases": settings_sha256(kinds, [repr(case) for case in self.cases]),
             "settings": settings_sha256(
                 config.score, config.seed, config.capture_size, config.capture_views
@@ -215,7 +195,7 @@ class ConsistencyTrial:
                 for kind, level in ranking.cases
             ]
         # Scenes and captures in turn, so that what is there of an unfinished run is of both.
-        clips = range(self.num_scenes + len(self.captures))
+        clips = range(self.num_scenes + len(self.captures.paths))
         in_turn = sorted(clips, key=lambda clip: (clip % self.num_scenes, clip))
         cases += [Case("ladder", clip, kind, level) for clip in in_turn for kind, level in steps]
         return cases
@@ -269,17 +249,8 @@ class ConsistencyTrial:
             clip, _ = ProceduralClips(index).load(number, config.threads)
             return clip.select(range(clip.num_path_frames))
         return read_capture_views(
-            self.captures[number - self.num_scenes], config.capture_size, config.capture_views
+            self.captures.paths[number - self.num_scenes], config.capture_size, config.capture_views
         )
-
-
-def read_capture_views(path: Path, size: tuple[int, int], num_views: int) -> Clip:
-    """The first views along the path of a capture with cameras, at the given height and width."""
-    from data.importers.nerfstudio import read_nerfstudio
-
-    capture = read_nerfstudio(path, *size)
-    order = path_order(capture.normalised().cameras)[:num_views]
-    return replace(capture.select(order).normalised(), source=path.name)
 
 
 def _described(case: Case) -> dict[str, Any]:
@@ -293,10 +264,6 @@ def _described(case: Case) -> dict[str, Any]:
         "strength": strength,
         "factor": case.factor,
     }
-
-
-def _is_there(path: Path) -> bool:
-    return (path / "transforms.json").is_file()
 
 
 def _check_kind(kind: str) -> None:

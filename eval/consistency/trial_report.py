@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-VERDICTS = {True: "holds", False: "**fails**", None: "not measured"}
+from eval.trials.page import claims_section, left_out_section, making, table
+
 INTRODUCTION = """\
 # Is the 3D consistency score right?
 
@@ -41,23 +42,16 @@ RANKING = (
 
 def trial_markdown(summary: dict[str, Any]) -> str:
     """The page, from the summary of `eval.consistency.trial_summary`, its config and its environment."""
-    environment, config = summary["environment"], summary["config"]
-    machine = environment["machine"]
     parts = [
         INTRODUCTION,
-        f"Made on {environment['time'][:10]} with {config['threads']} thread(s) of {machine['processor']};"
-        f" torch {environment['packages'].get('torch')}.\n",
-        "## What is claimed, and what was found\n",
-        _table(
-            ("claim", "found", ""),
-            [(row["claim"], row["found"], VERDICTS[row["holds"]]) for row in summary["claims"]],
-        ),
+        making(summary),
+        claims_section(summary["claims"]),
         _clips(summary["clips"]),
         _ladders(summary["ladders"]),
         _consistent(summary["consistent"]),
         _easy(summary["easy"]),
         *[_ranking(row) for row in summary["ranking"]],
-        _left_out(summary),
+        left_out_section(summary),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -75,7 +69,7 @@ def _clips(rows: Sequence[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
-    return f"## The clips\n\n{CLIPS}\n{_table(header, cells)}"
+    return f"## The clips\n\n{CLIPS}\n{table(header, cells)}"
 
 
 def _ladders(rows: Sequence[dict[str, Any]]) -> str:
@@ -93,7 +87,7 @@ def _ladders(rows: Sequence[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
-    return f"## Falling\n\n{LADDERS}\n\n{_table(header, cells)}"
+    return f"## Falling\n\n{LADDERS}\n\n{table(header, cells)}"
 
 
 def _consistent(rows: Sequence[dict[str, Any]]) -> str:
@@ -110,7 +104,7 @@ def _consistent(rows: Sequence[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
-    return f"## Staying\n\n{CONSISTENT}\n{_table(header, cells)}"
+    return f"## Staying\n\n{CONSISTENT}\n{table(header, cells)}"
 
 
 def _easy(rows: Sequence[dict[str, Any]]) -> str:
@@ -141,7 +135,7 @@ def _easy(rows: Sequence[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
-    return f"## What the score alone does not see\n\n{EASY}\n{_table(header, cells)}"
+    return f"## What the score alone does not see\n\n{EASY}\n{table(header, cells)}"
 
 
 def _ranking(row: dict[str, Any]) -> str:
@@ -152,19 +146,7 @@ def _ranking(row: dict[str, Any]) -> str:
     ]
     size = f"{row['num_views']} views of {row['size'][0]}x{row['size'][1]}"
     heading = f"## Against a longer fit: {row['source']}, {size}"
-    return f"{heading}\n\n{RANKING}\n\n{_table(header, cells)}"
-
-
-def _left_out(summary: dict[str, Any]) -> str:
-    lines = [f"- {name}: no such folder here" for name in summary.get("captures_left_out", [])] + [
-        f"- {source}: {why}" for source, why in summary.get("failed", {}).items()
-    ]
-    return "## Left out\n\n" + "\n".join(lines) + "\n" if lines else ""
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+    return f"{heading}\n\n{RANKING}\n\n{table(header, cells)}"
 
 
 def _db(value: Any) -> str:

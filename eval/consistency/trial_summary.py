@@ -8,6 +8,8 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
+from eval.trials.claims import Row, unmeasured, verdict
+
 LEAST_RHO = 0.95
 """Spearman correlation of score and severity that is claimed."""
 SAME_DB = 0.5
@@ -27,8 +29,6 @@ CLIP_NUMBERS = (
     "num_views",
     "size",
 )
-
-Row = dict[str, Any]
 
 
 def summarise_trial(lines: Sequence[Row]) -> dict[str, Any]:
@@ -153,12 +153,12 @@ def _claims(found: dict[str, Any]) -> list[Row]:
 def _rho_claim(claim: str, ladders: Sequence[Row]) -> Row:
     words = f"{claim}: Spearman correlation with the level, mean at least {LEAST_RHO}"
     if not ladders:
-        return _unmeasured(words)
+        return unmeasured(words)
     values = [row["rho"] for row in ladders]
     mean = sum(values) / len(values)
     least = min(ladders, key=lambda row: row["rho"])
     told = f"{mean:.3f} over {len(values)}, least {least['rho']:.3f} ({_name(least)})"
-    return {"claim": words, "found": told, "holds": mean >= LEAST_RHO}
+    return verdict(words, told, mean >= LEAST_RHO)
 
 
 def _pooled_claim(claim: str, ladders: Sequence[Row]) -> Row:
@@ -169,36 +169,36 @@ def _pooled_claim(claim: str, ladders: Sequence[Row]) -> Row:
         for level, score in zip(row["levels"], row["psnr"], strict=True)
     ]
     if not pairs:
-        return _unmeasured(words)
+        return unmeasured(words)
     rho = float(spearmanr(*zip(*pairs, strict=True)).statistic)
-    return {"claim": words, "found": f"{rho:.3f} over {len(pairs)}", "holds": rho >= LEAST_RHO}
+    return verdict(words, f"{rho:.3f} over {len(pairs)}", rho >= LEAST_RHO)
 
 
 def _steps_claim(claim: str, ladders: Sequence[Row]) -> Row:
     if not ladders:
-        return _unmeasured(claim)
+        return unmeasured(claim)
     falling, steps = (sum(row[name] for row in ladders) for name in ("falling_steps", "steps"))
     worst = max(ladders, key=lambda row: row["largest_rise_db"])
     told = f"{falling} of {steps} steps"
     if worst["largest_rise_db"] > 0:
         told += f"; the largest rise is {worst['largest_rise_db']:.2f} dB ({_name(worst)})"
-    return {"claim": claim, "found": told, "holds": falling == steps}
+    return verdict(claim, told, falling == steps)
 
 
 def _same_claim(claim: str, rows: Sequence[Row], name: str, tolerance: float = SAME_DB) -> Row:
     words = f"{claim}: by less than {tolerance:g} dB"
     if not rows:
-        return _unmeasured(words)
+        return unmeasured(words)
     worst = min(rows, key=lambda row: row[name])
     told = f"largest fall {max(0.0, -worst[name]):.2f} dB of {len(rows)} ({_name(worst)})"
-    return {"claim": words, "found": told, "holds": -worst[name] < tolerance}
+    return verdict(words, told, -worst[name] < tolerance)
 
 
 def _ranking_claims(ranking: Sequence[Row]) -> list[Row]:
     alike = f"ranks as a much longer fit does: Spearman correlation at least {LEAST_RHO}"
     quick = f"a fit takes less than {MOST_SECONDS:g} s of one core's time"
     if not ranking:
-        return [_unmeasured(alike), _unmeasured(quick)]
+        return [unmeasured(alike), unmeasured(quick)]
     least = min(ranking, key=lambda row: row["rho"])
     told = f"{least['rho']:.3f}, {least['pairs_alike']} of {least['pairs']} pairs"
     told += f", against {least['factor']} times the passes ({least['source']})"
@@ -210,17 +210,9 @@ def _ranking_claims(ranking: Sequence[Row]) -> list[Row]:
         f"{max(times):.0f} s at most, {max(cpu):.0f} s of one core's time ({of})" if times else ""
     )
     return [
-        {"claim": alike, "found": told, "holds": least["rho"] >= LEAST_RHO},
-        {
-            "claim": quick,
-            "found": spent or "not timed",
-            "holds": max(cpu) < MOST_SECONDS if cpu else None,
-        },
+        verdict(alike, told, least["rho"] >= LEAST_RHO),
+        verdict(quick, spent or "not timed", max(cpu) < MOST_SECONDS if cpu else None),
     ]
-
-
-def _unmeasured(claim: str) -> Row:
-    return {"claim": claim, "found": "not tried", "holds": None}
 
 
 def _name(row: Row) -> str:

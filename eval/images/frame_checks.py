@@ -29,11 +29,7 @@ def check_frames(
     views: the frames whose content matters; None means all. A black frame is refused, not scored: it is what a
     failed decoder leaves, and it scores well wherever the truth is dark.
     """
-    if len(frames) < least:
-        raise UserError(
-            f"{source}: {_frames(len(frames))} where at least {least} are needed; give a video or a folder"
-            " with all its frames"
-        )
+    check_num_frames(frames, source, least)
     numbers = list(range(len(frames)) if views is None else views)
     flat = frames[numbers].flatten(1)
     if bad := _where(~torch.isfinite(flat).all(dim=1), numbers):
@@ -49,6 +45,15 @@ def check_frames(
         raise UserError(
             f"{source}: {_named(black)} {'is' if len(black) == 1 else 'are'} black (no value"
             f" above {BLACK * 255:.0f} of 255); leave black frames out of the clip, or make it again"
+        )
+
+
+def check_num_frames(frames: Float[Tensor, "t 3 h w"], source: str, least: int = 2) -> None:
+    """Raises UserError where frames are fewer than `least`."""
+    if len(frames) < least:
+        raise UserError(
+            f"{source}: {_frames(len(frames))} where at least {least} are needed; give a video or a folder"
+            " with all its frames"
         )
 
 

@@ -45,8 +45,7 @@ def find_weights(
         if given is not None:
             raise UserError(f"{option}: {given}: no such file; expected the weights of {measure}")
         return NotAvailable(
-            f"{measure} needs weights that are not here: put {address} at {cached}, or name the file with"
-            f" {option}=PATH"
+            f"the weights of {measure} are not here: put {address} at {cached}, or name the file with {option}=PATH"
         )
     found, expected = file_sha256(path), published_sha256(address)
     published = found.startswith(expected)

@@ -67,6 +67,11 @@ class Report:
             f'<div class="card"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
         )
 
+    def explanations(self, rows: Mapping[str, str]) -> None:
+        """Names with a sentence each, which may be long."""
+        lines = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in rows.items())
+        self._blocks.append(f'<div class="card"><dl>{lines}</dl></div>')
+
     def bars(
         self,
         groups: Mapping[str, Mapping[str, float | None]],

@@ -25,6 +25,7 @@ from data.durable_files import write_durably
 from data.procedural.config import SceneConfig
 from data.procedural.path_pairs import make_path_pair
 from eval.images import metrics
+from eval.scores.measured import DIGITS
 from models.autoencoders.files import load_autoencoder
 from models.perceptual import cached_backbone
 from models.pretrained import weights_digest
@@ -41,7 +42,6 @@ from train.run_folder import RunFolder
 from train.tasks.registry import Recipe
 from train.tasks.video import VideoConfig, VideoTask
 
-DIGITS = 4
 VARIANTS: dict[str, tuple[str, ...]] = {
     "no_camera": (
         "task.branches=null",

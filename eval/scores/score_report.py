@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from eval.pages.clip_pictures import METHOD_NAMES
 from eval.pages.html_report import Report
+from eval.scores.report_parts import add_failed, add_making
 from eval.scores.scoring import BASELINES, EXTRAS, GROUPS, OURS, new_view_psnr
 
 HEADINGS = {"seen": "views given", "unseen": "new views, near", "far": "new views, far"}
@@ -145,17 +145,8 @@ def write_score_report(
         ["clip", "views given", "new views", "median depth", "Gaussians"],
         [_clip_row(line) for line in ranked],
     )
-    if summary["failed"]:
-        report.section("Clips that could not be scored")
-        report.table(["clip", "why"], [[name, why] for name, why in summary["failed"].items()])
-    report.section("How it was made")
-    report.table(
-        ["stage", "seconds a clip"],
-        [[name, f"{value:.2f}"] for name, value in summary["seconds_per_clip"].items()],
-    )
-    report.note(f"Peak memory: {summary['peak_memory_mib']:,} MiB.")
-    made_of = {key: summary[key] for key in ("identity", "config", "environment")}
-    report.details("Settings, versions and hashes", json.dumps(made_of, indent=1))
+    add_failed(report, summary)
+    add_making(report, summary)
     report.write(path)
 
 

@@ -23,11 +23,15 @@ from configs.errors import UserError
 from configs.loader import Config, dump_config
 from data.durable_files import disk_errors_explained, write_durably
 from eval.scores.score_ranks import BatchFile, BatchFiles
+from train.engine import set_threads
 from train.ranks import Ranks
 from train.run_folder import describe_environment
 
+FORMAT = "format"
+"""The name, in an identity, of the number that lines of one meaning share."""
 LINE_BYTES = 20_000
 """A generous guess of a clip's line, for the message on a full disk."""
+WAYS_ON = "give another folder with out=..., or throw that score away with restart=true"
 
 
 class ScoreConfig(Config):
@@ -57,7 +61,8 @@ class Score(Protocol):
     """A kind of score: items, one or more clips each, that are measured in batches.
 
     noun: what an item is called. lines_per_item: every item has so many lines, scored or failed.
-    identity: hashes of all that the lines depend on; lines of another identity are never mixed in.
+    identity: hashes of all that the lines depend on, and under `FORMAT` what lines of one meaning share; lines of
+        another identity are never mixed in.
     """
 
     noun: str
@@ -125,7 +130,7 @@ class ScoreRun:
         Batches are always the same, wherever a run stopped, since the numbers within one depend on each other
         by their rounding: what is left of a batch that is not whole is scored again.
         """
-        torch.set_num_threads(self.score.config.threads)
+        set_threads(self.score.config.threads)
         size, total = self.score.batch_size, self.score.num_items
         done = self.ranks.from_first((self.num_done, self.batches.starts()))
         missing = [start for start in range(done[0], total, size) if start not in done[1]]
@@ -195,10 +200,15 @@ class ScoreRun:
             changed = [name for name in names if found.get(name) != identity.get(name)]
             if changed and self._holds_no_score():
                 self._throw_away()
+            elif FORMAT in changed:
+                raise UserError(
+                    f"{self.folder} holds the score of another version of this program, whose lines have other"
+                    f" measures (format {found.get(FORMAT, 'unknown')}, this one writes {identity.get(FORMAT)});"
+                    f" {WAYS_ON}"
+                )
             elif changed:
                 raise UserError(
-                    f"{self.folder} holds the score of something else (other {' and '.join(changed)});"
-                    " give another folder with out=..., or throw that score away with restart=true"
+                    f"{self.folder} holds the score of something else (other {' and '.join(changed)}); {WAYS_ON}"
                 )
         elif _is_taken(self.folder) and not restart:
             raise UserError(

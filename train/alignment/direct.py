@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from configs.loader import Config
 from data.cameras import Cameras
-from train.alignment.pixels import AlignmentState, PixelPairs, exposed
+from train.alignment.pixels import AlignmentState, LookUp, PixelPairs, exposed
 from train.alignment.step import (
     INVERSE_DEPTH_LIMITS,
     CalmPrior,
@@ -48,7 +48,7 @@ RESCALE_EVERY = 3
 DONE_BELOW = 3e-5
 """A stage is over when a step lowers the misfit by less than this share."""
 MUCH_BETTER = 0.01
-"""A later start is only taken where its misfit is lower by this share."""
+"""A later start is only taken where it leaves less unexplained by this share."""
 SMOOTHING = 1 / 8
 """Depths are expected to be like those around them, this share of the height away."""
 
@@ -266,14 +266,16 @@ def _with_swept_depth(world_to_camera: Float[Tensor, "t 4 4"], pyramid: Pyramid)
 
 
 def _best(candidates: Mapping[str, Solution], pyramid: Pyramid, stage: Stage) -> str:
-    """The start that fits best, where that is `MUCH_BETTER` than an earlier one."""
-    opened = {name: _open_stage(one, pyramid, stage) for name, one in candidates.items()}
-    scale = min(robust_scale(*problem) for problem in opened.values())
+    """The start that explains most, where that is `MUCH_BETTER` than an earlier one.
+
+    Not that of the lowest misfit: wrong cameras that see little in common, and that little smooth, have a low one.
+    """
     best, least = "", float("inf")
-    for name, (pixels, state) in opened.items():
-        found = misfit(pixels, state, DepthPrior(state.inverse_depth, 1.0), scale)
-        if not best or found < (1 - MUCH_BETTER) * least:
-            best, least = name, found
+    for name, solution in candidates.items():
+        pixels, state = _open_stage(solution, pyramid, stage)
+        unexplained = 1 - explained_share(pixels, state, pixels.look_up(state))
+        if not best or unexplained < (1 - MUCH_BETTER) * least:
+            best, least = name, unexplained
     return best
 
 
@@ -282,23 +284,27 @@ def _measured(
 ) -> Alignment:
     pixels, state = _open_stage(solution, pyramid, stage)
     look = pixels.look_up(state)
-    scale = robust_scale(pixels, state)
-    residuals = pixels.residuals(look, state).double()
-    # At their exposures: a frame that was faded to one colour explains nothing.
-    here = exposed(pixels.values, state, pixels.keys).double()
-    variance = _variance(here, look.seen) + _variance(here + residuals, look.seen)
-    squares = (residuals.square().sum(dim=1) * look.seen).sum()
-    unexplained = squares / variance.clamp_min(1e-12)
     moved = (look.places - pixels.positions).norm(dim=-1)[look.seen]
+    scale = robust_scale(pixels, state)
     return Alignment(
         cameras=replace(cameras.to(torch.float64), world_to_camera=solution.world_to_camera),
         start=start,
-        explained=1 - float(unexplained),
+        explained=explained_share(pixels, state, look),
         moved_px=float(moved.double().quantile(0.9)) if len(moved) else 0.0,
         covariance=pose_covariance(pixels, state, look, scale, DEPTH_DEVIATION),
         pixels=pixels,
         state=state,
     )
+
+
+def explained_share(pixels: PixelPairs, state: AlignmentState, look: LookUp) -> float:
+    """Share of the compared pixels' variance that is explained by what they are compared with; see `Alignment`."""
+    residuals = pixels.residuals(look, state).double()
+    # At their exposures: a frame that was faded to one colour explains nothing.
+    here = exposed(pixels.values, state, pixels.keys).double()
+    variance = _variance(here, look.seen) + _variance(here + residuals, look.seen)
+    squares = (residuals.square().sum(dim=1) * look.seen).sum()
+    return 1 - float(squares / variance.clamp_min(1e-12))
 
 
 def _variance(values: Float[Tensor, "p 3 n"], seen: Bool[Tensor, "p n"]) -> Float[Tensor, ""]:

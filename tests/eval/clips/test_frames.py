@@ -14,7 +14,8 @@ from data.importers.path_json import save_camera_path
 from data.importers.video import write_video
 from data.shard_writing import write_shards
 from eval.cameras.commanded import commanded_cameras
-from eval.clips.frames import FrameFiles, FrameOptions, kind_of
+from eval.clips.frame_sources import kind_of
+from eval.clips.frames import FrameFiles, FrameOptions
 
 
 @pytest.fixture(scope="module")

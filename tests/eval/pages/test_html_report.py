@@ -21,6 +21,7 @@ def full_report(tmp_path) -> Report:
     report.section("Numbers", "text with <tags>")
     report.tiles([("24.1 dB", "PSNR")])
     report.table(["method", "near"], [["LaLRM", "24"], ["copy", "18"]], ours="LaLRM")
+    report.explanations({"LPIPS": "its weights <are> not here"})
     report.bars({"near": {"LaLRM": 24.0, "copy": 18.0, "fit": None}}, "LaLRM", " dB", floor=10.0)
     report.charts([LineChart("by <frame>", "frame", "dB", [Line("a & b", [1.0, None, 2.0])])])
     report.pictures([[IMAGE, IMAGE]], ["truth"], ["a", "b"])
@@ -59,6 +60,7 @@ def test_page_is_well_formed_and_loads_nothing_from_outside(tmp_path):
 def test_text_is_escaped(tmp_path):
     page = full_report(tmp_path).html()
     assert "Title &amp; &lt;b&gt;" in page and "&lt;tags&gt;" in page and "a: &lt;1&gt;" in page
+    assert "<dd>its weights &lt;are&gt; not here</dd>" in page
 
 
 def test_bars_share_one_scale_and_leave_missing_values_out(tmp_path):

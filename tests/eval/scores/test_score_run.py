@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from eval.scores.score_run import ScoreConfig, Scored, ScoreRun
+from eval.scores.score_run import FORMAT, ScoreConfig, Scored, ScoreRun
 from train.ranks import Ranks
 
 ROOT = Path(__file__).resolve().parents[3]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 class Alone(Ranks):
@@ -114,13 +116,55 @@ def test_a_damaged_batch_is_told(tmp_path):
         ScoreRun(Squares(out))
 
 
+def test_lines_of_another_format_are_refused_with_their_own_sentence(tmp_path):
+    out = tmp_path / "out"
+    whole = ScoreRun(Squares(out))
+    whole.run()
+    newer = Squares(out)
+    newer.identity[FORMAT] = "2"
+    with pytest.raises(
+        UserError, match=r"another version .*\(format unknown, .* writes 2\).*restart"
+    ):
+        ScoreRun(newer)
+    newer.config = newer.config.model_copy(update={"restart": True})
+    assert ScoreRun(newer).num_done == 0
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_score_run import Squares
+from eval.scores.score_ranks import scoring_ranks
+from eval.scores.score_run import ScoreRun
+with scoring_ranks() as ranks:
+    ScoreRun(Squares(Path(sys.argv[2])), ranks).run()
+"""
+
+
+@pytest.mark.distributed
+def test_two_processes_write_what_one_writes(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = str(probe.getsockname()[1])
+    out = tmp_path / "ranks"
+    common = {**ENVIRONMENT, "MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    command = [sys.executable, "-c", PROCESS, str(Path(__file__).parent), str(out)]
+    processes = [
+        subprocess.Popen(command, env=common | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+    ]
+    assert [process.wait(timeout=100) for process in processes] == [0, 0]
+    assert (out / "clips.jsonl").read_bytes() == whole(tmp_path)
+    assert not (out / "batches").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_torchrun_writes_what_one_process_writes(tmp_path, clip):
     from data.shard_writing import write_shards
 
     path = clip.select(range(clip.num_path_frames))
     write_shards([path, path.mirrored(), path], tmp_path / "shards")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def score(out: str, *launcher: str) -> bytes:
         command = [sys.executable, *launcher, "-m", "eval.score", str(tmp_path / "shards")]
@@ -128,7 +172,7 @@ def test_torchrun_writes_what_one_process_writes(tmp_path, clip):
         subprocess.run(
             [*command, *options, "--out", str(tmp_path / out)],
             cwd=ROOT,
-            env=environment,
+            env=ENVIRONMENT,
             check=True,
             capture_output=True,
             timeout=280,
