@@ -126,6 +126,13 @@ num_gpus() {
     { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU' || true
 }
 
+# Makes the caller's nproc, as --nproc of command $1 has it, a number or nothing.
+count_processes() {
+    [[ "$nproc" == gpu ]] && nproc="$(num_gpus)"
+    [[ "$nproc" =~ ^([1-9][0-9]*)?$ ]] ||
+        fail "$1: --nproc is \"$nproc\", expected a number from 1, or gpu where there is one"
+}
+
 # Shares the cores among $1 processes on this node.
 share_cores() {
     local cores
@@ -158,9 +165,7 @@ train() {
         shift
     done
     set -- train.run ${rest[@]+"${rest[@]}"}
-    [[ "$nproc" == gpu ]] && nproc="$(num_gpus)"
-    [[ "$nproc" =~ ^([1-9][0-9]*)?$ ]] ||
-        fail "train: --nproc is \"$nproc\", expected a number from 1, or gpu where there is one"
+    count_processes train
     [[ "$restarts" =~ ^[0-9]+$ ]] || fail "train: --max-restarts is \"$restarts\", expected a number from 0"
     local torchrun=("$VENV_PYTHON" -m train.torchrun "--max-restarts=$restarts")
 
@@ -218,9 +223,7 @@ score() {
         shift
     done
     set -- eval.score ${rest[@]+"${rest[@]}"}
-    [[ "$nproc" == gpu ]] && nproc="$(num_gpus)"
-    [[ "$nproc" =~ ^([1-9][0-9]*)?$ ]] ||
-        fail "score: --nproc is \"$nproc\", expected a number from 1, or gpu where there is one"
+    count_processes score
     if [[ "${nproc:-1}" -gt 1 ]]; then
         share_cores "$nproc"
         start "$VENV_PYTHON" -m torch.distributed.run --standalone --nproc-per-node="$nproc" -m "$@"

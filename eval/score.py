@@ -35,7 +35,8 @@ Camera files: RealEstate10K, transforms.json, nerfstudio's camera paths, COLMAP 
 A model: a recipe, whose `kind` says what is scored.
 
   reconstruction  LaLRM's scenes of posed clips: on views that were given, new ones near by, and new ones far off
-  video           the video model: whether its videos follow their cameras, and the scenes made of one image
+  video           the video model: whether its videos follow their cameras, and the scenes made of one image;
+                  'metrics=[images,photometric,consistency]' measures its videos as above
   clips           frames, as above
 
   ./launch.sh score configs/eval/tiny_reconstruction.yaml
@@ -46,8 +47,8 @@ Writes to --out: clips.jsonl (one line a clip), summary.json, pictures/ and repo
 where it stopped when the same command is given again. What is not available is never a number; the reason stands
 in its place.
 
-Exit codes: 0 done; 2 a clip could not be scored, or nothing that was asked of a single clip could be measured (the
-last lines say why; all else is written); 1 a bug.
+Exit codes: 0 done; 2 a clip could not be scored, or a single clip has no camera error or no 3D consistency though
+asked for it (the last lines say why; all else is written); 1 a bug.
 """
 RECIPES = {".yaml", ".yml"}
 OPTIONS = ("cameras", "reference", "input", "out", "size", "fov", "protocol", "metrics")

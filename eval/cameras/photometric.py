@@ -28,7 +28,7 @@ from train.alignment.uncertainty import sample_poses
 from train.randomness import derive_seed
 
 FROM_FEATURES = "structure from motion"
-DEVIATIONS = 4.5
+DEVIATIONS = 4.2
 """Errors of cameras are so many times the standard deviations of the alignment's covariance, which knows of noise but
 not of what the model leaves out (edges of objects, reflections, blur)."""
 STILL_PX = 0.25

@@ -74,7 +74,7 @@ def add_result_pictures(
     }
     for suffix, text in texts.items():
         if (path := picture_file(pictures, item, infix + suffix)).is_file():
-            report.image(path, f"{source}: {text}")
+            report.image(path, f"{source}: {text}", enlarge=False)
 
 
 def _add_group(

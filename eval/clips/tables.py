@@ -45,16 +45,19 @@ def set_rows(sets: dict[str, Any]) -> list[list[str]]:
 
 
 def reasons(summary: dict[str, Any]) -> dict[str, str]:
-    """Why each metric that is not available is not; metrics with one reason share a line."""
-    found: dict[str, dict[str, None]] = {}
+    """Why each metric that is not available is not, by group and name; metrics with one reason share a line."""
+    found: dict[str, dict[str, dict[str, None]]] = {}
     for name in (*GROUPS, "sets"):
         group = summary.get(name, {})
         if KEY in group:
             continue
         for metric, entry in group.items():
             if isinstance(entry, dict) and KEY in entry:
-                found.setdefault(entry[KEY], {})[label(metric)] = None
-    return {", ".join(metrics): why for why, metrics in found.items()}
+                found.setdefault(entry[KEY], {}).setdefault(name, {})[label(metric)] = None
+    return {
+        "; ".join(f"{name}: {', '.join(metrics)}" for name, metrics in groups.items()): why
+        for why, groups in found.items()
+    }
 
 
 def shortened(sentences: Sequence[str]) -> Iterator[str]:

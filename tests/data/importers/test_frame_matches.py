@@ -12,6 +12,7 @@ from skimage import data
 
 from configs.errors import UserError
 from data.cameras import Cameras
+from data.importers import frame_placement
 from data.importers.frame_matches import MatchConfig, enlargement, match_frames
 from data.importers.frame_placement import place_frames
 
@@ -123,20 +124,42 @@ def test_cameras_of_a_rendered_scene_are_found_with_a_zoom(
         again = place_frames(found)
     assert placed is not None and again is not None
     assert torch.equal(placed.cameras.world_to_camera, again.cameras.world_to_camera)
-    for one in (placed,):
-        assert one.views == tuple(range(6)) and one.num_points > 200
-        assert torch.allclose(one.cameras.intrinsics, matrices, atol=1e-9)
-        paths = [c.relative_to(0).camera_to_world for c in (one.cameras, chosen)]
-        positions = [p[:, :3, 3] / p[:, :3, 3].norm(dim=-1).max() for p in paths]
-        assert float((positions[0] - positions[1]).norm(dim=-1).max()) < 0.02
-        turned = (paths[0][:, :3, :3].mT @ paths[1][:, :3, :3]).numpy()
-        assert np.rad2deg(Rotation.from_matrix(turned).magnitude()).max() < 0.5
-        # The first frame's median depth and the path's length tell the same unit.
-        unit = float(one.cameras.relative_to(0).positions.norm(dim=-1).max()) / one.median_depth
-        truth = float(chosen.relative_to(0).positions.norm(dim=-1).max()) / float(
-            np.median(room[1][0])
-        )
-        assert unit == pytest.approx(truth, rel=0.25)
+    assert placed.views == tuple(range(6)) and placed.num_points > 200
+    assert torch.allclose(placed.cameras.intrinsics, matrices, atol=1e-9)
+    paths = [c.relative_to(0).camera_to_world for c in (placed.cameras, chosen)]
+    positions = [p[:, :3, 3] / p[:, :3, 3].norm(dim=-1).max() for p in paths]
+    assert float((positions[0] - positions[1]).norm(dim=-1).max()) < 0.02
+    turned = (paths[0][:, :3, :3].mT @ paths[1][:, :3, :3]).numpy()
+    assert np.rad2deg(Rotation.from_matrix(turned).magnitude()).max() < 0.5
+    # The first frame's median depth and the path's length tell the same unit.
+    unit = float(placed.cameras.relative_to(0).positions.norm(dim=-1).max()) / placed.median_depth
+    truth = float(chosen.relative_to(0).positions.norm(dim=-1).max()) / float(np.median(room[1][0]))
+    assert unit == pytest.approx(truth, rel=0.25)
+
+
+def test_the_incremental_mapper_has_its_turn_where_the_global_one_leaves_frames_out(
+    room: tuple[np.ndarray, np.ndarray], room_cameras: Cameras, monkeypatch
+) -> None:
+    """At first it places all frames; then it is made to find nothing."""
+    photos = torch.from_numpy(room[0]).movedim(-1, 1)[:4] / 255
+    original = frame_placement.place_images
+    turns = []
+
+    def place(database, images, output, count, *, mapper, **options):
+        turns.append(mapper)
+        models = original(database, images, output, count, mapper=mapper, **options)
+        if mapper == "global" and len(turns) > 1:
+            return []
+        return models
+
+    monkeypatch.setattr(frame_placement, "place_images", place)
+    with match_frames(photos, room_cameras.select(range(4)), MatchConfig()) as found:
+        first = place_frames(found)
+        assert turns == ["global"]
+        second = place_frames(found)
+        assert turns == ["global", "global", "incremental"]
+    assert first is not None and second is not None
+    assert first.views == second.views == (0, 1, 2, 3)
 
 
 def test_a_stranger_is_not_placed_and_fog_is_nowhere(

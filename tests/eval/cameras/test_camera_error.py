@@ -191,14 +191,13 @@ def test_frames_and_cameras_have_to_fit(moving_clip: Clip) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["brighton_beach", "mary_rose_tankard"])
 def test_a_known_perturbation_of_a_real_captures_cameras_is_recovered(
-    name: str, perturb_cameras: Callable[..., Cameras]
+    perturb_cameras: Callable[..., Cameras],
 ) -> None:
-    """Ten photographs at 400 px, within 5%; the validation report has all four captures."""
-    path = CAPTURES / name
+    """Ten photographs of 400x400, within 5%; the validation report has all four captures."""
+    path = CAPTURES / "mary_rose_tankard"
     if not path.is_dir():
-        pytest.skip(f"{name} is not here")
+        pytest.skip(f"{path.name} is not here")
     clip = read_capture_views(path, size_with_long_side(path, 400), 10)
     result = camera_error(clip.frames, clip.cameras, CONFIG)
     assert result.placement is not None and result.registration_rate == 1

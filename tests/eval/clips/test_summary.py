@@ -37,7 +37,7 @@ def test_means_are_over_the_clips_with_a_number():
     assert found["t_err"] == FAILED and found["left_out"] == {"nothing matches": 2}
     assert summary["unmeasured"] == {"b": {"camera error": "nothing matches"}}
     assert ("1.00 deg", "R_err, mean") in headline_tiles(summary)
-    assert reasons(summary) == {"T_err": "nothing matches"}
+    assert reasons(summary) == {"camera: T_err": "nothing matches"}
     assert group_rows(found, [{KEY: "none"}])[0] == ["R_err", "1.00 deg", "not available", "1"]
 
 
@@ -55,6 +55,17 @@ def test_one_answer_to_a_question_is_enough_and_what_was_not_given_is_not_asked(
     lost = line("a", camera=camera(None), tsed=pairs, consistency=FAILED)
     assert unmeasured(lost) == {"3D consistency": "nothing matches"}
     assert headline(lost) == "a: TSED 80 %"
+
+
+def test_one_metric_of_two_groups_may_lack_for_two_reasons():
+    small = {name: {KEY: f"{name} is too small"} for name in ("one", "other")}
+    summary = {"images": {"ms_ssim": small["one"]}, "consistency": {"ms_ssim": small["other"]}}
+    assert reasons(summary) == {
+        "images: MS-SSIM": "one is too small",
+        "consistency: MS-SSIM": "other is too small",
+    }
+    summary["consistency"] = summary["images"]
+    assert list(reasons(summary)) == ["images: MS-SSIM; consistency: MS-SSIM"]
 
 
 def test_long_lists_of_remarks_are_counted_not_shown():

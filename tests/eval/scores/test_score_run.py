@@ -159,6 +159,7 @@ def test_two_processes_write_what_one_writes(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.distributed
 def test_torchrun_writes_what_one_process_writes(tmp_path, clip):
     from data.shard_writing import write_shards

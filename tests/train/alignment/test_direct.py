@@ -213,6 +213,17 @@ def test_cameras_are_found_from_nothing_and_from_wrong_ones(clip: Clip) -> None:
     assert torch.equal(started.cameras.world_to_camera, again.cameras.world_to_camera)
 
 
+def test_a_start_that_sees_little_in_common_is_not_taken(clip: Clip) -> None:
+    """Cameras that turn up by 9 degrees a frame find few and smooth places to compare: the lower misfit of the two."""
+    twists = torch.zeros(9, 6, dtype=torch.float64)
+    twists[:, 3] = math.radians(9) * torch.arange(9)
+    poses = rigid_exponential(twists) @ clip.cameras.world_to_camera.double()
+    away = replace(clip.cameras.to(torch.float64), world_to_camera=poses)
+    quick = SMALL.model_copy(update={"iterations": 4})
+    found = align_frames(clip.frames, clip.cameras, quick, {"away": away, STILL: None})
+    assert found.start == STILL and errors(found.cameras, clip.cameras)[0] < 0.5
+
+
 def test_frames_that_have_nothing_in_common_are_not_explained(clip: Clip) -> None:
     noise = torch.rand(clip.frames.shape, generator=torch.Generator().manual_seed(0))
     quick = SMALL.model_copy(update={"iterations": 4})
