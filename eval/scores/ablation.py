@@ -61,7 +61,7 @@ class SceneSet(Config):
     """Held-out scenes with two paths each; seeds far from any training set's."""
 
     num_scenes: int = Field(64, gt=0)
-    first_seed: int = Field(930_000_000, ge=0)
+    first_seed: int = Field(960_000_000, ge=0)
     travel: tuple[float, float] = Field(
         (0.15, 0.45), description="length of the paths, in median depths"
     )
