@@ -13,12 +13,12 @@ SPZ file, or a folder that `generate` or `reconstruct` wrote.
 
   ./launch.sh mesh runs/demo
   ./launch.sh mesh runs/my_scene --faces 100000 --texture 2048
-  ./launch.sh mesh object.ply                              no cameras beside it: looked at from all around
+  ./launch.sh mesh object.ply --views around               an object, without cameras
   ./launch.sh mesh scene.ply --cameras camera_path.json    any path file of `generate`, in the scene's own axes
   ./launch.sh mesh scene.ply --bounds -1 -1 0.5 1 1 2      only what is in this box
 
-The scene is looked at along its camera path and a little beside it; without a path, from all around, as an object.
-Methods:
+The scene is looked at along its camera path and a little beside it: name the path with --cameras where there is no
+camera_path.json beside the scene. An object may be looked at from all around instead. Methods:
   depth     (default) fuses the depth of those views into a signed distance. Open where nothing was seen.
   density   the surface where the Gaussians' density crosses --level: for solid objects, as from distillation.
 
@@ -65,7 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     views.add_argument(
         "--views",
         choices=("path", "around", "both"),
-        help="where from (default: path, or around without cameras)",
+        default="path",
+        help="where from (default: %(default)s)",
     )
     views.add_argument(
         "--num-views", type=positive, default=36, help="in all (default: %(default)s)"
@@ -87,7 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
         help="a box in the scene's axes (default: what the views show)",
     )
-    surface.add_argument("--level", type=float, help="of the density (default: 1, or 0.1 along a path)")
+    surface.add_argument(
+        "--level", type=float, help="of the density (default: 1, or 0.1 along a path)"
+    )
     surface.add_argument("--smoothing", type=natural, help="rounds (default: 10)")
     surface.add_argument(
         "--steps", type=natural, help="that refine the texture; 0 leaves it baked (default: 10)"

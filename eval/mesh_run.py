@@ -20,7 +20,7 @@ from eval.benchmarks.machine import memory_gib
 from eval.mesh_views import ViewPlan, plan_views
 from eval.pages.mesh_outputs import BYTES_NEEDED, MeshResult, write_mesh_outputs
 from eval.reconstruction import BACKGROUND
-from eval.scene_source import open_scene
+from eval.scene_source import CAMERAS_NAME, open_scene
 from models.meshing.extraction import (
     MeshConfig,
     check_scene,
@@ -47,40 +47,41 @@ def make_mesh(args: argparse.Namespace) -> None:
         source = open_scene(args.scene, args.cameras)
         check_scene(source.gaussians, str(source.file))
         gaussians = source.gaussians.to(watch.device)
-        if source.cameras is None and args.views in ("path", "both"):
+        if source.cameras is None and args.views != "around":
             raise UserError(
-                f"--views {args.views} needs cameras, and {source.file} has none beside it; name a path file with"
-                " --cameras, or leave --views out"
+                f"{source.file} has no cameras beside it ({CAMERAS_NAME}), which say where it is looked at from;"
+                " name a path file with --cameras, or, for an object, look from all around: --views around"
             )
         plan = plan_views(gaussians, source.cameras, args.views, args.num_views, args.size)
         config = config_of(args, plan)
     console.print(plan.note, highlight=False)
     with stage_bars() as progress, watch("see the surface"):
         views = see_surface(
-            plan.gaussians, plan.used, BACKGROUND, lambda done, total: progress("views", done, total)
+            plan.gaussians,
+            plan.used,
+            BACKGROUND,
+            lambda done, total: progress("views", done, total),
         )
-    with fresh_folder(args.out, BYTES_NEEDED) as folder:
-        with stage_bars() as progress:
-            with watch("surface"):
-                grid = place_grid(views, config, bounds_of(args.bounds))
-                free = memory_gib()[0] and MEMORY_SHARE * memory_gib()[1] * 2**30
-                mesh = extract_surface(
-                    gaussians,
-                    views,
-                    grid,
-                    config,
-                    all_around=plan.all_around,
-                    bytes_free=int(free) or None,
-                    progress=progress,
-                )
-            with watch("texture"):
-                textured = texture_mesh(mesh, views, config, progress)
+    with fresh_folder(args.out, BYTES_NEEDED) as folder, stage_bars() as progress:
+        with watch("surface"):
+            grid = place_grid(views, config, bounds_of(args.bounds))
+            total_gib, free_gib = memory_gib()
+            mesh = extract_surface(
+                gaussians,
+                views,
+                grid,
+                config,
+                all_around=plan.all_around,
+                bytes_free=int(MEMORY_SHARE * free_gib * 2**30) if total_gib else None,
+                progress=progress,
+            )
+        with watch("texture"):
+            textured = texture_mesh(mesh, views, config, progress)
         settings = json.loads(json.dumps(vars(args), default=str))
         result = MeshResult(source.file, gaussians, mesh, textured, grid, views, plan, config)
-        with console.status("writing mesh, flight and report"):
-            started = time.monotonic()
-            summary = write_mesh_outputs(folder, result, settings, watch.seconds)
-            watch.seconds["write files"] = time.monotonic() - started
+        started = time.monotonic()
+        summary = write_mesh_outputs(folder, result, settings, watch.seconds, progress)
+        watch.seconds["write files"] = time.monotonic() - started
     print_mesh(summary, watch.seconds)
     print(f"report: {args.out / 'report.html'}")
 

@@ -52,24 +52,21 @@ class ViewPlan:
 def plan_views(
     gaussians: Gaussians,
     cameras: Cameras | None,
-    kind: Kind | None,
+    kind: Kind,
     num_views: int,
     size: tuple[int, int] | None,
 ) -> ViewPlan:
     """The views of an unbatched scene; see `ViewPlan`.
 
-    cameras: the scene's own path; None where it has none. kind: None takes the path where there is one. size: of the
+    cameras: the scene's own path; None where it has none, which leaves the kind "around" alone. size: of the
     pictures [px]; None takes twice the path's.
     """
-    kind = kind or ("around" if cameras is None else "path")
     if cameras is None:
+        assert kind == "around"
         height, width = size or AROUND_SIZE
         used = views_around(gaussians, num_views, height, width)
         judged = {"other directions": views_around(gaussians, NUM_JUDGED + 1, height, width)}
-        note = (
-            f"the scene has no cameras beside it: it is looked at from {num_views} directions all around, as an"
-            " object; name the path of a scene that is seen from inside with --cameras"
-        )
+        note = f"{num_views} views from all around"
         flight = turntable(gaussians, NUM_FLIGHT, height, width)
         return ViewPlan(gaussians, used, judged, True, flight, note)
     shown = with_pixel_blur(gaussians, cameras.to(gaussians.means.device))

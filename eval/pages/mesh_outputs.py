@@ -15,6 +15,7 @@ from torch import Tensor
 from data.cameras import Cameras
 from data.durable_files import write_durably
 from data.importers.video import write_video
+from eval.images.metrics import psnr
 from eval.mesh_views import ViewPlan
 from eval.pages.clip_pictures import spread
 from eval.pages.flythrough import FPS, PICTURE_HEIGHT
@@ -22,9 +23,8 @@ from eval.pages.html_report import Report
 from eval.pages.mesh_pictures import MeshPictures, draw_pictures
 from eval.pages.pictures import color_depth, depth_range, draw_grid, png_bytes
 from eval.reconstruction import render_scene
-from eval.scores.metrics import psnr
 from models.gaussians import Gaussians
-from models.meshing.extraction import MeshConfig
+from models.meshing.extraction import MeshConfig, Progress
 from models.meshing.files import FILES as MESH_FILES
 from models.meshing.files import NAME, TexturedMesh, write_mesh
 from models.meshing.grid import Grid
@@ -47,6 +47,8 @@ NUM_SHOWN = 3
 NUM_SCORED = 12
 """Of the views that were used, so many are scored."""
 AT_ONCE = 8
+FLIGHT_FPS = 12
+"""Half of what the cameras are made for: three pictures a frame take time."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,11 @@ class Comparison:
 
 
 def write_mesh_outputs(
-    folder: Path, result: MeshResult, settings: dict[str, Any], seconds: dict[str, float]
+    folder: Path,
+    result: MeshResult,
+    settings: dict[str, Any],
+    seconds: dict[str, float],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Writes `FILES` and `report.html` into an existing folder; returns the content of metrics.json."""
     write_mesh(result.textured, folder, result.plan.first)
@@ -105,7 +111,7 @@ def write_mesh_outputs(
         "settings": settings,
         "environment": describe_environment(),
     }
-    write_video(flight_frames(result), folder / "flight.mp4", FPS)
+    write_video(flight_frames(result, progress), folder / "flight.mp4", FLIGHT_FPS)
     rows, columns = picture_rows(result, groups)
     write_durably(
         folder / "compare.png", png_bytes(draw_grid(list(rows.values()), list(rows), columns))
@@ -162,13 +168,17 @@ def picture_rows(
             )
             for row, picture in zip(rows.values(), pictures, strict=True):
                 row.append(picture)
-            columns.append(f"{name}: {float(psnr(group.mesh.textured[view], group.scene[view])):.1f} dB")
+            columns.append(
+                f"{name}: {float(psnr(group.mesh.textured[view], group.scene[view])):.1f} dB"
+            )
     return rows, columns
 
 
-def flight_frames(result: MeshResult) -> Iterator[Float[Tensor, "3 h triple_w"]]:
-    """Frames of the flight: the scene, the mesh and its bare shape, side by side."""
-    flight = result.plan.flight
+def flight_frames(
+    result: MeshResult, progress: Progress
+) -> Iterator[Float[Tensor, "3 h triple_w"]]:
+    """Frames of the flight at `FLIGHT_FPS`: the scene, the mesh and its bare shape, side by side."""
+    flight = result.plan.flight.select(slice(None, None, FPS // FLIGHT_FPS))
     factor = max(1, round(PICTURE_HEIGHT / flight.height))
     flight = flight.resize(flight.height * factor, flight.width * factor)
     for start in range(0, flight.num_views, AT_ONCE):
@@ -176,6 +186,7 @@ def flight_frames(result: MeshResult) -> Iterator[Float[Tensor, "3 h triple_w"]]
         scene = render_scene(result.plan.gaussians, cameras.to(result.gaussians.means.device))
         mesh = draw_pictures(result.textured, cameras, samples=1)
         yield from torch.cat([scene.frames.cpu(), mesh.textured, mesh.clay], dim=-1)
+        progress("flight", start + cameras.num_views, flight.num_views)
 
 
 def mesh_report(
@@ -194,12 +205,16 @@ def mesh_report(
             (f"{summary['num_faces']:,}", "faces"),
             (f"{groups[USED].psnr:.1f} dB", "mesh against Gaussians, views used"),
             *((f"{group.psnr:.1f} dB", "other views") for group in unused[:1]),
-            (f"{min(group.covered for group in groups.values()):.1%}", "of the scene covered, at least"),
+            (
+                f"{min(group.covered for group in groups.values()):.1%}",
+                "of the scene covered, at least",
+            ),
             ("yes" if summary["watertight"] else "no", "closed"),
         ]
     )
     report.video(
-        folder / "flight.mp4", "The same flight through the Gaussians, the mesh, and its bare shape."
+        folder / "flight.mp4",
+        "The same flight through the Gaussians, the mesh, and its bare shape.",
     )
     report.links(FILES)
     worst = unused[-1] if unused else groups[USED]

@@ -44,9 +44,7 @@ def draw_pictures(textured: TexturedMesh, cameras: Cameras, samples: int = 2) ->
     )
 
 
-def _clay(
-    textured: TexturedMesh, drawn: Fragments, cameras: Cameras
-) -> Float[Tensor, "v 3 h w"]:
+def _clay(textured: TexturedMesh, drawn: Fragments, cameras: Cameras) -> Float[Tensor, "v 3 h w"]:
     """Smooth shading without texture, with light from above left and from the camera."""
     faces, normals = textured.unwrapped.mesh.faces, textured.unwrapped.normals
     pictures = torch.full((*drawn.face.shape, 3), BACKGROUND)

@@ -18,7 +18,14 @@ from eval.pages.html_report import Report
 from eval.pages.pictures import png_bytes
 from eval.pages.viewer_html import write_viewer
 from eval.scores.score_report import add_scores
-from eval.scores.scoring import OURS, BaselineConfig, ClipResult, fit_time_ratio, summarise
+from eval.scores.scoring import (
+    OURS,
+    POLISH,
+    BaselineConfig,
+    ClipResult,
+    fit_time_ratio,
+    summarise,
+)
 from models.gaussians import Gaussians
 from models.scenes.files import save_scene
 from train.run_folder import describe_environment
@@ -54,7 +61,7 @@ def write_scene(
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Writes `FILES` and `report.html` into an existing folder; returns the content of metrics.json."""
-    gaussians, path = result.reconstruction.gaussians, clip.select(range(clip.num_path_frames))
+    gaussians, path = result.gaussians, clip.select(range(clip.num_path_frames))
     summary = {
         **summarise([{"clip": 0, **result.score.line()}]),
         "source": clip.source,
@@ -102,16 +109,24 @@ def scene_report(
     score, num_given = result.score, clip.num_path_frames
     seconds = result.reconstruction.seconds
     total = sum(seconds.values())
+    polished = (
+        f" They were then fitted to these frames for {score.seconds[POLISH]:.1f} s more: that is the scene in the"
+        " files; the numbers and pictures have both."
+        if result.polished is not None
+        else ""
+    )
     report = Report(
         title,
         f"{num_given} frames of {clip.cameras.height}x{clip.cameras.width} with their cameras went in;"
-        f" {score.num_gaussians:,} Gaussians came out {total:.2f} s later, in one forward pass.",
+        f" {score.num_gaussians:,} Gaussians came out {total:.2f} s later, in one forward pass.{polished}",
     )
     tiles = []
+    methods = {"": summary, ", polished": summary["baselines"][POLISH]}
     for group in ("unseen", "seen"):
-        if summary["psnr"][group] is not None:
-            label = f"PSNR, {GROUP_NAMES[group]} views"
-            tiles.append((f"{summary['psnr'][group]:.2f} dB", label))
+        for suffix, scores in methods.items():
+            if scores["psnr"][group] is not None:
+                label = f"PSNR, {GROUP_NAMES[group]} views{suffix}"
+                tiles.append((f"{scores['psnr'][group]:.2f} dB", label))
     tiles += [(f"{score.num_gaussians:,}", "Gaussians"), (f"{total:.2f} s", "frames to Gaussians")]
     report.tiles(tiles)
     report.video(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from data.warping import look_up
 from models.meshing.rasteriser import draw, draw_atlas
 from models.meshing.surface_views import SurfaceViews
 from models.meshing.unwrap import Unwrapped
-from data.warping import look_up
 
 DEPTH_TOLERANCE = 0.01
 """A texel shows in a picture where it is at most this share of its depth behind what the mesh shows there."""

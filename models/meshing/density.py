@@ -15,7 +15,7 @@ from models.meshing.grid import Grid
 from models.rendering.threads import run_pieces
 
 CUT_OFF = 1e-4
-"""A Gaussian does not count where its own density is below this: a sum is too low by at most this times their number."""
+"""A Gaussian does not count where its own density is below this: a sum is too low by this for each, at most."""
 GROUP = 4
 """Blocks are done in cubes of so many a side; each cube looks only at the Gaussians that reach it."""
 
@@ -93,5 +93,7 @@ def density_rows(gaussians: Gaussians) -> Float[np.ndarray, "n row"]:
 
 def _cube(corner: np.ndarray, shape: np.ndarray) -> np.ndarray:
     """Numbers of the blocks in a cube of `GROUP` a side, cut at the grid's end."""
-    sides = [range(start, min(start + GROUP, end)) for start, end in zip(corner, shape, strict=True)]
+    sides = [
+        range(start, min(start + GROUP, end)) for start, end in zip(corner, shape, strict=True)
+    ]
     return np.ravel_multi_index(np.meshgrid(*sides, indexing="ij"), tuple(shape)).reshape(-1)

@@ -1,4 +1,4 @@
-"""From a scene of Gaussians to a mesh: views, grid, surface, texture. Each step is its own module; this is their order."""
+"""From a scene of Gaussians to a mesh: grid, surface, texture. Each step is its own module; this is their order."""
 
 from __future__ import annotations
 
@@ -56,18 +56,26 @@ class MeshConfig(Config):
     )
     grid: int = Field(192, ge=16, description="nodes along the grid's longest side")
     trim: float = Field(
-        0.0005, ge=0, lt=0.5, description="share of what the views show beyond each side of the grid"
+        0.0005,
+        ge=0,
+        lt=0.5,
+        description="share of what the views show beyond each side of the grid",
     )
     reach_cells: float = Field(3.0, ge=1, description="depth: signed distances reach so many cells")
     reach_share: float = Field(
-        0.1, ge=0, description="depth: or this share of the distance from the camera, where it is more"
+        0.1,
+        ge=0,
+        description="depth: or this share of the distance from the camera, where it is more",
     )
     level: float = Field(1.0, gt=0, description="density: the iso-surface's value")
     thickness: float = Field(
         0.5, ge=0, description="density: each Gaussian is blurred by so many cells"
     )
     min_part: float = Field(
-        0.002, ge=0, le=1, description="smaller parts are left out, as a share of the largest's area"
+        0.002,
+        ge=0,
+        le=1,
+        description="smaller parts are left out, as a share of the largest's area",
     )
     smoothing: int = Field(10, ge=0, description="rounds of smoothing without shrinking")
     faces: int = Field(30_000, ge=4, description="faces at most, about")
@@ -76,11 +84,13 @@ class MeshConfig(Config):
     hold: float = Field(
         0.01, gt=0, description="weight that holds a texel where it was, beside a pixel's 1"
     )
-    smooth: float = Field(0.3, ge=0, description="weight that lets neighbouring texels change alike")
+    smooth: float = Field(
+        0.3, ge=0, description="weight that lets neighbouring texels change alike"
+    )
 
 
 def check_scene(gaussians: Gaussians, source: str) -> None:
-    """Raises UserError where a scene is empty, transparent, or holds NaN or infinite values."""
+    """Raises UserError where a scene is empty, transparent, exploded, or holds NaN or infinite values."""
     if not gaussians.num_gaussians:
         raise UserError(f"{source}: holds no Gaussians; there is nothing to make a mesh of")
     for name, tensor in gaussians.tensors().items():
@@ -91,6 +101,14 @@ def check_scene(gaussians: Gaussians, source: str) -> None:
         raise UserError(
             f"{source}: the scene is transparent: its most opaque Gaussian has opacity {most:.2g}, and below 1/255"
             " nothing is drawn"
+        )
+    means = gaussians.means.double()
+    spread = float((means - means.median(dim=0).values).norm(dim=1).median())
+    size = float(gaussians.scales.amax(dim=1).median())
+    if size > spread:
+        raise UserError(
+            f"{source}: the scene has no shape: half of its Gaussians are larger than {size:.3g}, and half lie within"
+            f" {spread:.3g} of its middle; its optimisation may have exploded"
         )
 
 
@@ -140,16 +158,25 @@ def extract_surface(
         check_memory(grid, bytes_free - beside)
     if config.method == "depth":
         values, known = fuse_views(
-            views, grid, config.reach_cells, config.reach_share, _stage(progress, "fusing depth")
+            views,
+            grid,
+            config.reach_cells,
+            config.reach_share,
+            closed=all_around,
+            on_progress=_stage(progress, "fusing depth"),
         )
         mesh = iso_surface(values, 0.0, known=known, inside_is_above=False)
     else:
         mesh = _density_surface(gaussians, views, grid, config, all_around, progress)
+    inside = grid.in_box(grid.lower + grid.cell * mesh.corners())
+    mesh = mesh.keep_faces(np.asarray(inside.all(axis=1)))
+    if not mesh.num_faces:
+        raise UserError("the mesh has nothing in it: the surface lies outside of the box")
     mesh = without_small_parts(mesh, config.min_part)
     # In the grid's coordinates, where near and far count alike.
     mesh = in_world(decimated(smoothed(mesh, config.smoothing), config.faces), grid)
     if not mesh.num_faces:
-        raise UserError("the mesh has nothing in it: no part of the surface is left after clean-up")
+        raise UserError(f"the mesh has nothing in it: its {config.faces} faces at most leave no surface")
     return mesh
 
 
@@ -183,8 +210,13 @@ def texture_mesh(
     Baked, refined, and filled where no view looks. The targets of the refinement are the views' frames: those of a
     prior would go the same way, through `refine_texture`.
     """
+    tell = progress or (lambda *_: None)
+    tell("unwrapping", 0, 1)
     unwrapped = unwrap(mesh, config.texture)
-    baked, known = bake_texture(unwrapped, views, config.texture, _stage(progress, "baking texture"))
+    tell("unwrapping", 1, 1)
+    baked, known = bake_texture(
+        unwrapped, views, config.texture, _stage(progress, "baking texture")
+    )
     texture = fill_texture(baked, known, unwrapped)
     if config.steps:
         texture = refine_texture(

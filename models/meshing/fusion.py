@@ -1,6 +1,7 @@
 """Depth maps fused to one signed distance on a grid (Curless and Levoy 1996): mean over views, near surfaces alone.
 
-Where no view sees anything there is no surface either: what comes of it is open where nothing was seen.
+Where no view sees anything there is no surface either: what comes of it is open where nothing was seen. Of a body
+that is seen from all around, what no view sees is inside: it comes out closed, and has deep hollows filled.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from scipy.ndimage import binary_dilation
 
@@ -28,12 +30,16 @@ def fuse_views(
     grid: Grid,
     reach_cells: float,
     reach_share: float,
+    *,
+    closed: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Float[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]:
     """Signed distances at every node, in shares of the reach (positive where it is free), and where they are known.
 
     reach_cells, reach_share: how far from a surface a distance is told: in cells, and as a share of the distance
     from the nearest camera, whichever is more. The second should cover how far views disagree about depth.
+    closed: all views show all of a body. Near surfaces, what none of them sees counts as inside where it lies in
+    all images, and else as free.
     """
     values = np.ones(grid.shape, np.float32)
     known = np.zeros(grid.shape, bool)
@@ -51,8 +57,11 @@ def fuse_views(
         reaches = np.minimum(reaches, MAX_REACH_SHARE * away[:, None])
         distance, weight = np.empty(nodes.shape[:2]), np.empty(nodes.shape[:2])
         run_pieces(fuse_depth, len(batch), nodes, reaches, depth, facing, cameras, distance, weight)
+        if closed:
+            unseen = weight == 0
+            distance[unseen] = np.where(_in_all_images(nodes[unseen], views.cameras), -1, 1)
         grid.store(values, batch, distance.astype(np.float32))
-        grid.store(known, batch, weight > 0)
+        grid.store(known, batch, (weight > 0) | closed)
         if on_progress is not None:
             on_progress(min(start + BATCH, len(blocks)), len(blocks))
     return values, known
@@ -64,6 +73,13 @@ def _blocks_near(views: SurfaceViews, grid: Grid) -> np.ndarray:
     found = grid.blocks_of(views.points().double().numpy())
     near.reshape(-1)[found[found >= 0]] = True
     return np.flatnonzero(binary_dilation(near, np.ones((3, 3, 3), bool)))
+
+
+def _in_all_images(points: Float[np.ndarray, "n 3"], cameras: Cameras) -> Bool[np.ndarray, " n"]:
+    pixels, depth = cameras.to(torch.float64).project(torch.from_numpy(points))
+    size = pixels.new_tensor([cameras.width, cameras.height])
+    inside = ((pixels >= 0) & (pixels <= size)).all(dim=-1) & (depth > 0)
+    return inside.all(dim=0).numpy()
 
 
 def _camera_rows(cameras: Cameras) -> Float[np.ndarray, "v 16"]:

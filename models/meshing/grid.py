@@ -10,10 +10,10 @@ Nodes come in blocks of `BLOCK`^3, the unit of work of everything that fills a g
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from configs.errors import UserError
 
@@ -60,12 +60,14 @@ class Grid:
     """Where the nodes of a grid are.
 
     lower: grid coordinates of node (0, 0, 0). cell: spacing, in grid coordinates. shape: nodes along x, y and z,
-    multiples of `BLOCK`. contraction: None where grid coordinates are the world's.
+    multiples of `BLOCK`. box: corners of what the grid is for, in grid coordinates; it reaches a little beyond.
+    contraction: None where grid coordinates are the world's.
     """
 
     lower: Float[np.ndarray, " 3"]
     cell: float
     shape: tuple[int, int, int]
+    box: tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]
     contraction: Contraction | None = None
 
     @property
@@ -88,6 +90,12 @@ class Grid:
     def to_grid(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
         """Grid coordinates of world points."""
         return points if self.contraction is None else self.contraction.inward(points)
+
+    def in_box(self, places: Float[np.ndarray, "*n 3"]) -> Bool[np.ndarray, "*n"]:
+        """Whether grid coordinates are in the box that the grid is for, but for rounding."""
+        slack = 1e-6 * self.cell
+        lower, upper = self.box
+        return np.asarray(((places >= lower - slack) & (places <= upper + slack)).all(axis=-1))
 
     def block_nodes(self, blocks: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b node 3"]:
         """Grid coordinates of the nodes of blocks, in C order; blocks are numbered in C order too."""
@@ -144,7 +152,8 @@ def make_grid(
     x, y, z = (int(-(-side // BLOCK)) * BLOCK for side in nodes)
     # What rounding up to whole blocks adds goes to both sides alike.
     spare = (np.array([x, y, z]) - 1) * cell - extent
-    return Grid(np.asarray(lower, dtype=np.float64) - spare / 2, cell, (x, y, z), contraction)
+    start = np.asarray(lower, dtype=np.float64) - spare / 2
+    return Grid(start, cell, (x, y, z), (lower, upper), contraction)
 
 
 def check_memory(grid: Grid, bytes_free: int) -> None:
@@ -163,13 +172,6 @@ def check_memory(grid: Grid, bytes_free: int) -> None:
         f"a grid of {x}x{y}x{z} nodes needs {needed / 2**30:.1f} GiB of memory, and {bytes_free / 2**30:.1f} GiB"
         f" are free; {cure}"
     )
-
-
-def padded(grid: Grid, nodes: int) -> Grid:
-    """The grid with at least so many more nodes on every side."""
-    blocks = -(-nodes // BLOCK) * BLOCK
-    x, y, z = (side + 2 * blocks for side in grid.shape)
-    return replace(grid, lower=grid.lower - blocks * grid.cell, shape=(x, y, z))
 
 
 def _numbers(values: Float[np.ndarray, " 3"]) -> str:

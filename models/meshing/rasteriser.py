@@ -58,7 +58,9 @@ def draw_atlas(
     return _draw(corners[None], faces, size, size)
 
 
-def _draw(corners: NDArray[np.float64], faces: NDArray[np.int64], height: int, width: int) -> Fragments:
+def _draw(
+    corners: NDArray[np.float64], faces: NDArray[np.int64], height: int, width: int
+) -> Fragments:
     shape = (len(corners), height, width)
     face, depth = np.empty(shape, np.int32), np.empty(shape, np.float32)
     weights = np.zeros((*shape, 2), np.float32)

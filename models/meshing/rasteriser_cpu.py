@@ -56,9 +56,21 @@ def draw_triangles(first, last, corners, faces, near, slack, face_at, weights_at
                 continue
             # Rows of the adjugate: weight i at (u, v) is proportional to its product with (u, v, 1).
             a, b, c = points[0], points[1], points[2]
-            a0, a1, a2 = b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]
-            b0, b1, b2 = c[1] * a[2] - c[2] * a[1], c[2] * a[0] - c[0] * a[2], c[0] * a[1] - c[1] * a[0]
-            c0, c1, c2 = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+            a0, a1, a2 = (
+                b[1] * c[2] - b[2] * c[1],
+                b[2] * c[0] - b[0] * c[2],
+                b[0] * c[1] - b[1] * c[0],
+            )
+            b0, b1, b2 = (
+                c[1] * a[2] - c[2] * a[1],
+                c[2] * a[0] - c[0] * a[2],
+                c[0] * a[1] - c[1] * a[0],
+            )
+            c0, c1, c2 = (
+                a[1] * b[2] - a[2] * b[1],
+                a[2] * b[0] - a[0] * b[2],
+                a[0] * b[1] - a[1] * b[0],
+            )
             volume = a[0] * a0 + a[1] * a1 + a[2] * a2
             if volume == 0:
                 continue

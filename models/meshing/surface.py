@@ -43,11 +43,6 @@ class Mesh:
             np.add.at(total, self.faces[:, corner], areas)
         return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-30)
 
-    def volume(self) -> float:
-        """Enclosed volume; of an open mesh a number without meaning."""
-        a, b, c = self.corners().swapaxes(0, 1)
-        return float((a * np.cross(b, c)).sum() / 6)
-
     def keep_faces(self, keep: Bool[np.ndarray, " face"]) -> Mesh:
         """The mesh with some of its faces, and the vertices that they need."""
         faces = self.faces[keep]
@@ -107,9 +102,7 @@ def cleaned(mesh: Mesh) -> Mesh:
     a, b, c = faces.T
     faces = faces[(a != b) & (b != c) & (c != a)]
     # Turned so that the smallest number comes first, a face's two windings differ in the order of the others.
-    faces = np.take_along_axis(
-        faces, (faces.argmin(axis=1)[:, None] + np.arange(3)) % 3, axis=1
-    )
+    faces = np.take_along_axis(faces, (faces.argmin(axis=1)[:, None] + np.arange(3)) % 3, axis=1)
     winding = np.where(faces[:, 1] < faces[:, 2], 1, -1)
     _, first, group = np.unique(
         np.sort(faces, axis=1), axis=0, return_index=True, return_inverse=True
@@ -140,24 +133,18 @@ def without_small_parts(mesh: Mesh, min_share: float) -> Mesh:
     return mesh.keep_faces((areas >= min_share * areas.max())[part])
 
 
-def without_cavities(mesh: Mesh) -> Mesh:
-    """The mesh without closed parts that face inward: the inner walls of hollow bodies."""
-    count, part = parts(mesh)
-    a, b, c = mesh.corners().swapaxes(0, 1)
-    volumes = np.bincount(part, (a * np.cross(b, c)).sum(axis=1), count)
-    is_open = np.zeros(count, bool)
-    is_open[part[open_edges(mesh) // 3]] = True
-    return mesh.keep_faces((is_open | (volumes >= 0))[part])
-
-
 def open_edges(mesh: Mesh) -> Int[np.ndarray, " edge"]:
     """Edges with a face on one side only: 3 * face + corner that they start at. A closed mesh has none."""
     ends = np.stack([mesh.faces, np.roll(mesh.faces, -1, axis=1)], axis=-1).reshape(-1, 2)
-    _, first, count = np.unique(np.sort(ends, axis=1), axis=0, return_index=True, return_counts=True)
+    _, first, count = np.unique(
+        np.sort(ends, axis=1), axis=0, return_index=True, return_counts=True
+    )
     return first[count == 1]
 
 
-def with_neighbours(mesh: Mesh, chosen: Bool[np.ndarray, " face"], rings: int) -> Bool[np.ndarray, " face"]:
+def with_neighbours(
+    mesh: Mesh, chosen: Bool[np.ndarray, " face"], rings: int
+) -> Bool[np.ndarray, " face"]:
     """The chosen faces, and all that are up to `rings` faces away from one."""
     for _ in range(rings):
         near = np.zeros(len(mesh.vertices), bool)
@@ -167,7 +154,7 @@ def with_neighbours(mesh: Mesh, chosen: Bool[np.ndarray, " face"], rings: int) -
 
 
 def smoothed(mesh: Mesh, rounds: int, forth: float = 0.5, back: float = -0.53) -> Mesh:
-    """The mesh with its vertices moved toward their neighbours' mean and back again, without shrinking (Taubin 1995)."""
+    """The mesh with vertices moved toward their neighbours' mean and back again, without shrinking (Taubin 1995)."""
     ends = np.concatenate([mesh.faces, np.roll(mesh.faces, -1, axis=1)], axis=1).reshape(-1, 2, 3)
     a, b = ends[:, 0].reshape(-1), ends[:, 1].reshape(-1)
     rows, columns = np.concatenate([a, b]), np.concatenate([b, a])

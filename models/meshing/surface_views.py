@@ -89,7 +89,7 @@ def see_surface(
     if not bool(views.shows.any()):
         raise UserError(
             f"the scene shows nothing in {cameras.num_views} views: no pixel is covered by half or more; it is"
-            " almost transparent, or the cameras are those of another scene"
+            " almost transparent or has flown apart, or the cameras are those of another scene"
         )
     return views
 
@@ -157,7 +157,10 @@ def _nearer_step(
     edge = step.narrow(axis, 0, 1)
     forward, backward = (
         torch.cat(parts, dim=axis)
-        for parts in ((step, torch.full_like(edge, torch.nan)), (torch.full_like(edge, torch.nan), step))
+        for parts in (
+            (step, torch.full_like(edge, torch.nan)),
+            (torch.full_like(edge, torch.nan), step),
+        )
     )
     wall = torch.full_like(rise.narrow(axis, 0, 1), torch.inf)
     is_forward = torch.cat([rise, wall], dim=axis) <= torch.cat([wall, rise], dim=axis)

@@ -73,9 +73,7 @@ def turntable(gaussians: Gaussians, num_views: int, height: int, width: int) -> 
     turn = 2 * math.pi * torch.arange(num_views, dtype=torch.float64) / num_views
     rise = torch.full_like(turn, -math.tan(math.radians(TURNTABLE_RISE_DEG)))
     outward = torch.stack([turn.sin(), rise, -turn.cos()], dim=1)
-    return _looking_inward(
-        gaussians, torch.nn.functional.normalize(outward, dim=1), height, width
-    )
+    return _looking_inward(gaussians, torch.nn.functional.normalize(outward, dim=1), height, width)
 
 
 def _looking_inward(
@@ -116,4 +114,6 @@ def _quantile(
 ) -> Float[Tensor, ""]:
     order = values.argsort()
     total = weights[order].cumsum(0)
-    return values[order][int(torch.searchsorted(total, share * total[-1]).clamp(max=len(order) - 1))]
+    return values[order][
+        int(torch.searchsorted(total, share * total[-1]).clamp(max=len(order) - 1))
+    ]

@@ -58,7 +58,9 @@ def test_cameras_of_other_formats_get_a_size(path, tmp_path):
     found = read_cameras(tmp_path / "path.json")
     assert (found.height, found.width) == (STAND_IN_HEIGHT, STAND_IN_HEIGHT * 3 // 2)
     assert torch.allclose(found.world_to_camera, path.world_to_camera, atol=1e-6)
-    assert torch.allclose(found.intrinsics, path.resize(found.height, found.width).intrinsics, rtol=1e-4)
+    assert torch.allclose(
+        found.intrinsics, path.resize(found.height, found.width).intrinsics, rtol=1e-4
+    )
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from data.camera_paths import make_path
 from data.cameras import Cameras, intrinsics_from_fov
-from models.gaussians import Gaussians, matrix_to_quat
+from models.gaussians import Gaussians, concatenate_gaussians, matrix_to_quat
 from models.meshing.surface import Mesh
 
 DISC, THICKNESS = 0.6, 0.15
@@ -21,17 +22,20 @@ DISC, THICKNESS = 0.6, 0.15
 
 @dataclass(frozen=True)
 class Body:
-    """A closed surface. error: distance of points to it. size: its longest side."""
+    """Closed surfaces. error: distance of points to them. size: the longest side of all. parts: how many."""
 
     gaussians: Gaussians
     error: Callable[[np.ndarray], np.ndarray]
     size: float
     volume: float
+    parts: int = 1
 
 
 def surface_gaussians(points: Tensor, normals: Tensor, spacing: float) -> Gaussians:
     """Flat discs on a surface, so close that it is opaque, coloured by where they are."""
-    across = torch.where(normals[:, :1].abs() < 0.9, torch.tensor([1.0, 0, 0]), torch.tensor([0, 1.0, 0]))
+    across = torch.where(
+        normals[:, :1].abs() < 0.9, torch.tensor([1.0, 0, 0]), torch.tensor([0, 1.0, 0])
+    )
     first = torch.nn.functional.normalize(torch.linalg.cross(across, normals), dim=1)
     rotation = torch.stack([first, torch.linalg.cross(normals, first), normals], dim=-1)
     waves = torch.tensor([[5.0, 1, 0], [2, 7, 3], [1, 0, 6]])
@@ -80,7 +84,10 @@ def box_gaussians(count: int, sides: tuple[float, float, float]) -> Gaussians:
 def sphere() -> Body:
     """Radius 1."""
     return Body(
-        sphere_gaussians(8000), lambda p: np.abs(np.linalg.norm(p, axis=1) - 1), 2.0, 4 / 3 * math.pi
+        sphere_gaussians(8000),
+        lambda p: np.abs(np.linalg.norm(p, axis=1) - 1),
+        2.0,
+        4 / 3 * math.pi,
     )
 
 
@@ -95,6 +102,42 @@ def box() -> Body:
         return np.abs(outside + np.minimum(beyond.max(axis=1), 0))
 
     return Body(box_gaussians(8000, (1.0, 1.4, 0.8)), error, 1.4, 1.0 * 1.4 * 0.8)
+
+
+@pytest.fixture(scope="session")
+def both(sphere, box) -> Body:
+    """The sphere, made smaller, beside the box, far from the origin."""
+    places = torch.tensor([[10.0, -4, 20], [11.3, -4, 20]])
+    parts = [
+        body.gaussians.transform(torch.eye(3), place, scale)
+        for body, place, scale in zip((sphere, box), places, (0.5, 1.0), strict=True)
+    ]
+
+    def error(points: np.ndarray) -> np.ndarray:
+        first, second = (points - place for place in places.numpy())
+        return np.minimum(0.5 * sphere.error(first / 0.5), box.error(second))
+
+    width = 0.5 + 1.3 + 0.5
+    return Body(concatenate_gaussians(parts), error, width, sphere.volume / 8 + box.volume, parts=2)
+
+
+@pytest.fixture
+def ball_on_a_floor() -> tuple[Gaussians, Callable[[np.ndarray], np.ndarray], Cameras]:
+    """A scene, the distance of points to its surfaces, and a path that sees a part of them."""
+    radius, height, spacing = 0.6, 0.8, 0.04
+    centre = torch.tensor([0.0, height - radius, 3.0])
+    x, z = torch.arange(-2, 2, spacing), torch.arange(1.2, 5.5, spacing)
+    points = torch.cartesian_prod(x, torch.tensor([height]), z)
+    floor = surface_gaussians(points, torch.tensor([[0.0, -1, 0]]).expand(len(points), 3), spacing)
+    count = round(4 * math.pi * (radius / spacing) ** 2)
+    ball = sphere_gaussians(count, radius).transform(torch.eye(3), centre)
+
+    def error(points: np.ndarray) -> np.ndarray:
+        to_ball = np.abs(np.linalg.norm(points - centre.numpy(), axis=1) - radius)
+        return np.minimum(to_ball, np.abs(points[:, 1] - height))
+
+    first = Cameras(torch.eye(4)[None], intrinsics_from_fov(40.0, 96, 144)[None], 96, 144)
+    return concatenate_gaussians([floor, ball]), error, make_path("orbit", first, 17, 25)
 
 
 @pytest.fixture

@@ -74,6 +74,8 @@ def test_the_box_is_covered():
     grid = make_grid(lower, upper, 50)
     top = grid.lower + grid.cell * (np.array(grid.shape) - 1)
     assert (grid.lower <= lower + 1e-9).all() and (top >= upper - 1e-9).all()
+    assert grid.in_box(np.stack([lower, upper])).all()
+    assert not grid.in_box(np.array([lower - 0.01, upper + 0.01, [0, 0.5, 5.6]])).any()
     with pytest.raises(UserError, match=r"from \(0, 0, 0\) to \(1, 0, 1\)"):
         make_grid(np.zeros(3), np.array([1.0, 0, 1]), 50)
 

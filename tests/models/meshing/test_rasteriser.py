@@ -12,9 +12,10 @@ def trace(mesh: Mesh, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
     """Nearest face and z-depth by solving for each ray and triangle (Möller and Trumbore 1997)."""
     to_camera = camera.world_to_camera[0].double().numpy()
     local = mesh.vertices @ to_camera[:3, :3].T + to_camera[:3, 3]
-    rays = pixel_centres(camera.height, camera.width).numpy() @ np.linalg.inv(
-        camera.intrinsics[0].double().numpy()
-    ).T
+    rays = (
+        pixel_centres(camera.height, camera.width).numpy()
+        @ np.linalg.inv(camera.intrinsics[0].double().numpy()).T
+    )
     rays = rays.reshape(-1, 3)
     face, depth = np.full(len(rays), -1), np.full(len(rays), np.inf)
     for number, (a, b, c) in enumerate(local[mesh.faces]):
@@ -31,7 +32,7 @@ def trace(mesh: Mesh, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
 def test_pixels_show_what_rays_meet():
     """Triangles all about the camera: in part behind it, through its plane, across each other."""
     generator = np.random.default_rng(4)
-    vertices = generator.uniform(-2, 2, size=(36, 3)) + [0, 0, 0.6]
+    vertices = generator.uniform(-2, 2, size=(36, 3)) + np.array([0, 0, 0.6])
     mesh = Mesh(vertices, np.arange(36).reshape(-1, 3))
     intrinsics = torch.tensor([[20.0, 0, 13], [0, 24.0, 9], [0, 0, 1]])
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))[0]
@@ -61,7 +62,9 @@ def test_shared_edges_have_no_cracks_and_views_do_not_mix(camera):
     x, y = np.meshgrid(ticks, ticks)
     vertices = np.stack([x, y, 2 + 0.3 * x], axis=-1).reshape(-1, 3)
     index = np.arange(len(vertices)).reshape(14, 14)
-    a, b, c, d = (index[i : 13 + i, j : 13 + j].reshape(-1) for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)))
+    a, b, c, d = (
+        index[i : 13 + i, j : 13 + j].reshape(-1) for i, j in ((0, 0), (0, 1), (1, 0), (1, 1))
+    )
     mesh = Mesh(vertices, np.concatenate([np.stack([a, b, d], 1), np.stack([a, d, c], 1)]))
     behind = torch.diag(torch.tensor([1.0, -1, -1, 1]))
     both = Cameras(

@@ -16,12 +16,16 @@ from models.rendering.render import render
 def sheet(normal: Tensor, depth: float, half: float, colour: float = 0.5) -> Gaussians:
     """Flat discs on the plane through (0, 0, depth), within `half` of there along both its axes."""
     normal = torch.nn.functional.normalize(normal, dim=0)
-    first = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([0.0, 1, 0]), normal), dim=0)
+    first = torch.nn.functional.normalize(
+        torch.linalg.cross(torch.tensor([0.0, 1, 0]), normal), dim=0
+    )
     rotation = torch.stack([first, torch.linalg.cross(normal, first), normal], dim=1)
     ticks = torch.linspace(-half, half, round(2 * half / 0.04) + 1)
     a, b = (t.flatten() for t in torch.meshgrid(ticks, ticks, indexing="ij"))
     count = len(a)
-    means = torch.tensor([0.0, 0, depth]) + a[:, None] * rotation[:, 0] + b[:, None] * rotation[:, 1]
+    means = (
+        torch.tensor([0.0, 0, depth]) + a[:, None] * rotation[:, 0] + b[:, None] * rotation[:, 1]
+    )
     return Gaussians(
         means=means,
         quats=matrix_to_quat(rotation).repeat(count, 1),
@@ -57,12 +61,17 @@ def test_surfaces_face_the_camera_by_their_angle(camera):
     depth[0, :, :5] = 0
     facing = SurfaceViews(camera, torch.zeros(1, 3, 48, 64), depth).facing()[0]
     _, rays = camera.rays()
-    assert torch.allclose(facing[:, 5:], (rays[0].double() @ normal.double()).abs().float()[:, 5:], atol=1e-3)
+    assert torch.allclose(
+        facing[:, 5:], (rays[0].double() @ normal.double()).abs().float()[:, 5:], atol=1e-3
+    )
     assert (facing[:, :5] == 0).all()
 
 
 def test_at_an_edge_depth_is_that_of_one_of_the_two(camera):
-    front, back = sheet(torch.tensor([0.0, 0, -1]), 1.0, 0.2), sheet(torch.tensor([0.0, 0, -1]), 3.0, 2.0)
+    front, back = (
+        sheet(torch.tensor([0.0, 0, -1]), 1.0, 0.2),
+        sheet(torch.tensor([0.0, 0, -1]), 3.0, 2.0),
+    )
     both = concatenate_gaussians([front, back])
     depth = see_surface(both, camera, 0.5).depth[0]
     near, far = (depth - 1).abs() < 0.02, (depth - 3).abs() < 0.05
@@ -73,7 +82,9 @@ def test_at_an_edge_depth_is_that_of_one_of_the_two(camera):
 
 def test_pixels_without_a_surface_are_empty_or_unknown(camera):
     part = sheet(torch.tensor([0.0, 0, -1]), 1.0, 0.2)
-    faint = replace(sheet(torch.tensor([0.0, 0, -1]), 1.0, 2.0), opacities=torch.full((10201,), 0.05))
+    faint = replace(
+        sheet(torch.tensor([0.0, 0, -1]), 1.0, 2.0), opacities=torch.full((10201,), 0.05)
+    )
     views = see_surface(part, camera, 0.25)
     assert views.depth[0, 0, 0] == torch.inf and not views.shows[0, 0, 0]
     assert views.frames[0, :, 0, 0].tolist() == [0.25] * 3

@@ -29,7 +29,9 @@ def views_of(mesh: Mesh, cameras: Cameras) -> SurfaceViews:
     """Pictures of a mesh painted by place."""
     drawn = draw(mesh, cameras)
     frames = torch.full((*drawn.face.shape, 3), 0.5)
-    frames[torch.from_numpy(drawn.face >= 0)] = painted(drawn.interpolate(mesh.faces, mesh.vertices))
+    frames[torch.from_numpy(drawn.face >= 0)] = painted(
+        drawn.interpolate(mesh.faces, mesh.vertices)
+    )
     return SurfaceViews(cameras, frames.movedim(-1, 1), torch.from_numpy(drawn.depth))
 
 
@@ -73,7 +75,9 @@ def test_baking_finds_the_paint_and_only_what_shows(unwrapped, views):
 
 def test_what_stands_behind_gets_no_colour_of_what_hides_it(camera):
     def quad(depth: float, half: float) -> np.ndarray:
-        return np.array([[-half, -half, depth], [half, -half, depth], [half, half, depth], [-half, half, depth]])
+        return np.array(
+            [[-half, -half, depth], [half, -half, depth], [half, half, depth], [-half, half, depth]]
+        )
 
     faces = np.array([[0, 2, 1], [0, 3, 2]])  # toward the camera
     mesh = Mesh(np.concatenate([quad(1, 0.2), quad(2, 1.5)]), np.concatenate([faces, faces + 4]))
@@ -114,7 +118,9 @@ def test_refinement_solves_the_least_squares_problem():
     views = TextureViews(
         torch.rand(*shape, 2, generator=generator), torch.rand(shape, generator=generator) > 0.2
     )
-    start, targets = (torch.rand(*s, generator=generator).double() for s in ((3, size, size), (3, 3, 4, 5)))
+    start, targets = (
+        torch.rand(*s, generator=generator).double() for s in ((3, size, size), (3, 3, 4, 5))
+    )
     weights = torch.rand(shape, generator=generator).double()
     hold, smooth = 0.05, 0.2
     refined = refine_texture(
@@ -127,11 +133,15 @@ def test_refinement_solves_the_least_squares_problem():
     differences = []
     for dim in (2, 3):
         differences.append(basis[:, :1].diff(dim=dim).flatten(1).T)
-    penalty = torch.cat([hold**0.5 * torch.eye(size * size).double(), *(smooth**0.5 * d for d in differences)])
+    penalty = torch.cat(
+        [hold**0.5 * torch.eye(size * size).double(), *(smooth**0.5 * d for d in differences)]
+    )
     for channel in range(3):
         residual = targets[:, channel][views.covered] - matrix @ start[channel].flatten()
         right = torch.cat([weight[:, 0] * residual, torch.zeros(len(penalty)).double()])
-        change = torch.linalg.lstsq(torch.cat([weight * matrix, penalty]), right[:, None]).solution[:, 0]
+        change = torch.linalg.lstsq(torch.cat([weight * matrix, penalty]), right[:, None]).solution[
+            :, 0
+        ]
         best = (start[channel].flatten() + change).clamp(0, 1)
         assert torch.allclose(refined[channel].flatten(), best, atol=1e-8)
     assert torch.autograd.gradcheck(
@@ -143,7 +153,11 @@ def test_refinement_brings_the_pictures_nearer(octahedron, unwrapped, views):
     texture, known = bake_texture(unwrapped, views, SIZE)
     rough = (fill_texture(texture, known, unwrapped) + 0.1 * torch.randn(3, SIZE, SIZE)).clamp(0, 1)
     on_texture = texture_views(unwrapped, draw(unwrapped.mesh, views.cameras))
-    error = lambda t: float((on_texture.look_up(t) - views.frames * on_texture.covered[:, None]).square().mean())  # noqa: E731
+    shown = views.frames * on_texture.covered[:, None]
+
+    def error(candidate: Tensor) -> float:
+        return float((on_texture.look_up(candidate) - shown).square().mean())
+
     steps = []
     refined = refine_texture(
         rough, on_texture, views.frames, steps=10, hold=0.01, smooth=0.1,

@@ -47,9 +47,7 @@ def test_views_beside_look_at_the_same_points(camera):
     pixels, depth = beside.project(ahead)
     own = pixels[torch.arange(4), torch.arange(4)]
     assert torch.allclose(own, torch.tensor([32.0, 24.0]).expand(4, 2), atol=1e-3)
-    assert torch.allclose(
-        depth.diagonal(), depths[chosen] * (1 + 0.2**2) ** 0.5, atol=1e-4
-    )
+    assert torch.allclose(depth.diagonal(), depths[chosen] * (1 + 0.2**2) ** 0.5, atol=1e-4)
     moves = (beside.positions - path.positions[chosen]) / depths[chosen, None]
     expected = 0.2 * torch.tensor([[1.0, 0, 0], [0, -1, 0], [-1, 0, 0], [0, 1, 0]])
     assert torch.allclose(moves, expected, atol=1e-5)
