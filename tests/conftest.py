@@ -135,3 +135,34 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(folder / "tokenizer")
     DDIMScheduler(prediction_type="v_prediction").save_pretrained(folder / "scheduler")
     return folder
+
+
+@pytest.fixture(scope="session")
+def zero123(stable_diffusion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline that is told by image and pose, of random weights; autoencoder and scheduler are the other's."""
+    import shutil
+
+    import torch
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import save_file
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    folder = tmp_path_factory.mktemp("zero123")
+    for part in ("vae", "scheduler"):
+        shutil.copytree(stable_diffusion / part, folder / part)
+    settings = UNet2DConditionModel.load_config(stable_diffusion / "unet")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        UNet2DConditionModel.from_config({**settings, "in_channels": 8}).save_pretrained(
+            folder / "unet"
+        )
+        vision = CLIPVisionConfig(
+            hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+            image_size=16, patch_size=8, projection_dim=6,
+        )  # fmt: skip
+        CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
+        layer = torch.nn.Linear(10, 12)
+    (folder / "cc_projection").mkdir()
+    weights = {f"projection.{name}": value for name, value in layer.state_dict().items()}
+    save_file(weights, folder / "cc_projection" / "diffusion_pytorch_model.safetensors")
+    return folder

@@ -176,7 +176,9 @@ def extract_surface(
     # In the grid's coordinates, where near and far count alike.
     mesh = in_world(decimated(smoothed(mesh, config.smoothing), config.faces), grid)
     if not mesh.num_faces:
-        raise UserError(f"the mesh has nothing in it: its {config.faces} faces at most leave no surface")
+        raise UserError(
+            f"the mesh has nothing in it: {config.faces} faces at most leave no surface"
+        )
     return mesh
 
 

@@ -1,9 +1,9 @@
 """An image- and pose-conditioned diffusion model as a prior: does this view go with the input, seen from there?
 
 Zero-1-to-3 (arXiv 2303.11328) in the form that its diffusers pipelines have: a UNet that gets the input's latents
-beside the noisy ones, and reads one token, made of the input's CLIP embedding and the camera's turn around what both look at.
-It was trained on objects on plain ground; a scene is no such thing, and how far it carries there is for the report
-to say.
+beside the noisy ones, and reads one token, made of the input's CLIP embedding and the camera's turn around what both
+look at. It was trained on objects on plain ground; a scene is no such thing, and how far it carries there is for the
+report to say.
 """
 
 from __future__ import annotations

@@ -104,6 +104,19 @@ def test_the_video_prior_refines_and_equal_seeds_give_equal_scenes(made, pipelin
     assert set(metrics["losses"]) == {"prior", "input"}
 
 
+def test_image_priors_refine(made, stable_diffusion, zero123):
+    for name, options in (
+        ("text", ("--prior", stable_diffusion, "--prompt", "a ab")),
+        ("pose", ("--prior", zero123)),
+    ):
+        some = {**made, "out": made["out"].with_name(name)}
+        run(some, *options, "--steps", 2, "--keep", "refined")
+        metrics = json.loads((some["out"] / "metrics.json").read_text())
+        assert len(metrics["losses"]["prior"]) == 2
+    with pytest.raises(UserError, match="leave --prompt out"):
+        run(made, "--prior", zero123, "--prompt", "a")
+
+
 def test_a_scene_that_got_worse_is_not_kept(made):
     run(made, "--prior", "none", "--steps", 3, "--set", "rates.colors=1", "--set", "final_rate=1")
     metrics = json.loads((made["out"] / "metrics.json").read_text())
@@ -165,13 +178,18 @@ def test_bad_input_is_told_and_nothing_is_written(made, truth, tmp_path, pipelin
     alone = tmp_path / "alone.ply"
     save_ply(truth, alone)
     refused("no cameras beside it", scene=alone)
+    parts = truth.tensors()
     for name, broken, message in (
-        ("nan", Gaussians(truth.means * float("nan"), *list(truth.tensors().values())[1:]), "NaN"),
-        ("faint", Gaussians(*list(truth.tensors().values())[:3], truth.opacities * 1e-4, truth.colors),
-         "transparent"),
-    ):  # fmt: skip
+        ("faint", {**parts, "opacities": truth.opacities * 1e-4}, "transparent"),
+        ("exploded", {**parts, "scales": truth.scales * 1e4}, "exploded"),
+        (
+            "empty",
+            {part: value[:0] for part, value in parts.items()},
+            "nothing to refine|no Gaussians",
+        ),
+    ):
         file = tmp_path / f"{name}.ply"
-        save_ply(broken, file)
+        save_ply(Gaussians(**broken), file)
         refused(message, "--cameras", made["scene"] / "camera_path.json", scene=file)
     other = tmp_path / "other.png"
     lens = intrinsics_from_fov(45.0, 32, 48)[None]

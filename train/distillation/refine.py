@@ -32,6 +32,7 @@ from train.distillation.noise import NoiseConfig
 from train.fitting.deformation import DeformationConfig, DeformationField
 from train.fitting.optimiser import OptimiserConfig, SceneOptimiser
 from train.fitting.parameters import FitRates
+from train.fitting.poses import PoseConfig, PoseCorrections
 from train.fitting.resolution import ResolutionConfig, shrink_size
 from train.randomness import derive_seed
 
@@ -57,6 +58,9 @@ class RefineConfig(OptimiserConfig):
     frames_per_step: int = Field(2, gt=0, description="of the frames after the input")
     deformation: DeformationConfig | None = Field(
         DeformationConfig(), description="let frames after the input deform the scene a little"
+    )
+    poses: PoseConfig | None = Field(
+        None, description="optimise the cameras of the frames after the input with the scene"
     )
     background: float = Field(0.5, ge=0, le=1, description="grey behind the Gaussians")
 
@@ -107,6 +111,9 @@ class Refinement:
             self.field = DeformationField(
                 len(evidence.frames), evidence.cameras, scene, config.deformation
             )
+        self.poses: PoseCorrections | None = None
+        if config.poses is not None and evidence is not None and others:
+            self.poses = PoseCorrections(evidence.cameras, config.poses)
         self.watch = Stopwatch(scene.means.device)
         self.background = scene.means.new_full((3,), config.background)
 
@@ -160,8 +167,9 @@ class Refinement:
         total = torch.stack(list(losses.values())).sum()
         traced = trace if trace is not None and len(trace.radii) else None
         self.scene.step(total, progress, traced, size, self.watch)
-        if self.field is not None:
-            self.field.step(progress, self.config.final_rate**progress)
+        for beside in (self.field, self.poses):
+            if beside is not None:
+                beside.step(progress, self.config.final_rate**progress)
         told = {name: float(value.detach()) for name, value in losses.items()}
         if "prior" in told and not math.isfinite(told["prior"]):
             raise UserError(
@@ -175,6 +183,8 @@ class Refinement:
         found["splits"] = self._splits.get_state()
         if self.field is not None:
             found |= {f"field.{name}": value for name, value in self.field.state().items()}
+        if self.poses is not None:
+            found |= {f"poses.{name}": value for name, value in self.poses.state().items()}
         return found
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -183,6 +193,8 @@ class Refinement:
         self._splits.set_state(state["splits"])
         if self.field is not None:
             self.field.load_state(_under("field.", state))
+        if self.poses is not None:
+            self.poses.load_state(_under("poses.", state))
 
     def _distilled(
         self,
@@ -245,6 +257,8 @@ class Refinement:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The scene's picture of one view, the true one, and how much of each pixel is shown."""
         camera = evidence.cameras.select(view).resize(*size)
+        if self.poses is not None:
+            camera = self.poses.corrected(evidence.cameras.resize(*size), [view])
         truth, shown = evidence.frames[view], evidence.shown[view].to(self.background)
         if tuple(truth.shape[1:]) != size:
             weighted = torch.cat([truth * shown, shown[None]])

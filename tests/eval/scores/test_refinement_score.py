@@ -54,8 +54,9 @@ def test_the_command_scores_scenes_before_and_after(pipeline_folder, tmp_path, m
     )
     monkeypatch.setattr(refinement_score, "NUM_SHOWN", 2)
     assert score.main([str(recipe)]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "video: kept" in told and "prior: refined" in told
+    assert "refined" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert set(summary["methods"]) == {BEFORE, "prior", "video"} and summary["clips"] == 2
     lines = [
         json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()
     ]

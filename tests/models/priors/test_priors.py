@@ -137,33 +137,6 @@ def test_pipelines_that_do_not_fit_are_refused(stable_diffusion, tmp_path):
     assert latent_frame_size(good.unet, good.vae, 1, 1) == (16, 16)
 
 
-@pytest.fixture(scope="module")
-def zero123(stable_diffusion, tmp_path_factory):
-    """A pipeline that is told by image and pose, of random weights; autoencoder and scheduler are the other's."""
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    folder = tmp_path_factory.mktemp("zero123")
-    for part in ("vae", "scheduler"):
-        shutil.copytree(stable_diffusion / part, folder / part)
-    settings = UNet2DConditionModel.load_config(stable_diffusion / "unet")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        UNet2DConditionModel.from_config({**settings, "in_channels": 8}).save_pretrained(
-            folder / "unet"
-        )
-        vision = CLIPVisionConfig(
-            hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-            image_size=16, patch_size=8, projection_dim=6,
-        )  # fmt: skip
-        CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
-        layer = torch.nn.Linear(10, 12)
-    (folder / "cc_projection").mkdir()
-    weights = {f"projection.{name}": value for name, value in layer.state_dict().items()}
-    save_file(weights, folder / "cc_projection" / "diffusion_pytorch_model.safetensors")
-    return folder
-
-
 def test_posed_prior_is_the_unet_guided_by_image_and_pose(zero123, path):
     image = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
     prior = load_posed_image_prior(zero123, image, path.select(0), 1.0, guidance=3.0)

@@ -20,6 +20,7 @@ from train.distillation.evidence import (
 )
 from train.distillation.refine import RefineConfig, Refinement
 from train.fitting.density import DensityConfig
+from train.fitting.poses import PoseConfig, rigid_motion
 from train.fitting.resolution import ResolutionConfig
 
 GREY = torch.full((3,), 0.5)
@@ -93,6 +94,29 @@ def test_without_a_prior_frames_alone_mend_the_scene(damaged, path, look):
     unseen = path.select([1, 3, 5])
     assert psnr(refined, unseen, look(unseen)) > psnr(damaged, unseen, look(unseen)) + 3
     assert held_out_psnr(refined, evidence, 0.5) > held_out_psnr(damaged, evidence, 0.5) + 2
+
+
+def test_cameras_of_frames_that_are_not_where_they_are_said_to_be_are_mended(truth, path, look):
+    views = [0, 2, 4, 6, 8]
+    noise = 0.02 * torch.randn(5, 6, generator=torch.Generator().manual_seed(4))
+    noise[0] = 0
+    said = path.select(views)
+    there = replace(said, world_to_camera=rigid_motion(noise) @ said.world_to_camera)
+    generator = torch.Generator().manual_seed(0)
+    evidence = gather_evidence(look(there), said, EvidenceConfig(), generator)
+    still = {name: 1e-6 for name in ("means", "quats", "scales", "opacities", "colors")}
+    config = RefineConfig(
+        iterations=80, deformation=None, poses=PoseConfig(rate=3e-3), rates=still, frames_per_step=3
+    )
+    refinement = Refinement(truth, sampler_of(path), evidence, None, config, seed=0)
+    refinement.run()
+    found = refinement.poses.cameras()
+    shown = [0, *evidence.shown_frames]
+
+    def error(some) -> float:
+        return float((some.positions - there.positions)[shown].norm(dim=-1).mean())
+
+    assert error(found) < 0.3 * error(said)
 
 
 def test_held_out_pixels_have_no_say(damaged, path, look):

@@ -29,7 +29,8 @@ def test_the_input_frame_is_not_deformed_and_a_new_field_deforms_nothing(scene, 
     with torch.no_grad():
         field.grid += 0.1
     assert field.deformed(scene, 0) is scene
-    assert float(field.penalty()) == pytest.approx(0.01)  # even, so that only its size counts
+    weight = field.config.size_weight  # it is even, so that only its size counts
+    assert float(field.penalty().detach()) == pytest.approx(0.01 * weight)
 
 
 def test_an_even_field_shifts_turns_and_grows(scene, cameras):
@@ -80,7 +81,7 @@ def test_distortion_aware_is_better_on_undistorted_views_by_1_5_db(seed):
     clip = make_clip(seed, SceneConfig(**size, travel=(0.15, 0.45)))
     path = clip.cameras.select(list(range(17)))
     frames = distorted(clip.frames[:17], 3.0, seed)
-    assert torch.equal(frames[0], clip.frames[0])
+    assert torch.allclose(frames[0], clip.frames[0], atol=1e-5)
     generator = torch.Generator().manual_seed(0)
     start = gaussians_from_depth(
         frames, path, clip.depth[:17], StartConfig(num_gaussians=2000, opacity=0.5), generator
@@ -90,7 +91,7 @@ def test_distortion_aware_is_better_on_undistorted_views_by_1_5_db(seed):
     sampler = CameraSampler(path, 1.0, CameraSamplerConfig())
 
     def unseen(deformation: DeformationConfig | None) -> float:
-        config = RefineConfig(iterations=200, deformation=deformation)
+        config = RefineConfig(iterations=500, frames_per_step=4, deformation=deformation)
         refined = Refinement(start, sampler, evidence, None, config, seed=0).run()
         drawn = render(refined, clip.cameras, background=GREY).frames
         return float(-10 * (drawn - clip.frames)[1:].square().mean((1, 2, 3)).log10().mean())
