@@ -23,8 +23,9 @@ Priors:
                 folder of a Zero-1-to-3, told by the image and the camera
   none          the image and --frames alone
 
-Part of the pictures is held out. The refined scene is kept where it shows what was held out better than the scene that
-came in, else the latter is. Stopped with Ctrl-C, the same command goes on from where it was.
+Part of the pictures is held out, and all of the video that `generate` wrote beside the scene, unless --frames shows it.
+The refined scene is kept where it shows what was held out better than the scene that came in, else the latter is.
+Stopped with Ctrl-C, the same command goes on from where it was.
 """
 
 

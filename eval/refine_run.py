@@ -24,7 +24,7 @@ from eval.generate_run import memory_explained, open_pipeline
 from eval.mesh_run import device_of
 from eval.pages.refine_outputs import RefineResult, preview, score_scene, write_refined
 from eval.refine_folder import RefineFolder, content_digest
-from eval.scene_source import SceneSource, open_scene
+from eval.scene_source import CAMERAS_NAME, SceneSource, open_scene
 from models.gaussians import Gaussians
 from models.meshing.extraction import check_scene
 from models.priors.interface import DiffusionPrior
@@ -39,17 +39,24 @@ PREVIEWS = 10
 """How often a preview is renewed and the state saved in a run."""
 VIDEO_GUIDANCE = 5.0
 """DreamGaussian's, for priors that are shown an image."""
+CLIP_NAME = "clip"
+"""Of the folder of frames that `generate` writes beside its scene."""
 NO_PRIOR, VIDEO_PRIOR = "none", "video"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a refinement looks at. path: the scene's cameras. frames: one a view of the path, or the first alone."""
+    """All that a refinement looks at.
+
+    path: the scene's cameras. frames: one a view of the path, or the first alone. judge_only: all but the first are
+    there to judge by.
+    """
 
     source: SceneSource
     scene: Gaussians
     path: Cameras
     frames: Float[Tensor, "v 3 h w"]
+    judge_only: bool = False
 
 
 def refine_scene(args: argparse.Namespace) -> None:
@@ -65,7 +72,10 @@ def refine_scene(args: argparse.Namespace) -> None:
         inputs.path.select(list(range(len(inputs.frames)))),
         config.evidence,
         generator,
+        inputs.judge_only,
     ).to(watch.device)
+    if inputs.judge_only:
+        console.print("the video beside the scene judges its other views; no step looks at it")
     check_input(inputs.scene, evidence, config.background, str(args.image), str(inputs.source.file))
     found = median_depth(inputs.scene, inputs.path.select(0).to(watch.device))
     if found is None:
@@ -122,16 +132,25 @@ def read_inputs(args: argparse.Namespace, device: torch.device) -> Inputs:
     path = source.cameras
     image = open_photo(args.image, path.height, path.width).frame
     frames = image[None]
-    if args.frames is not None:
+    clip = args.frames or video_beside(source)
+    if clip is not None:
         size = (path.height, path.width)
-        clip = FrameFiles(args.frames, FrameOptions(size=size)).load(0).frames
-        if len(clip) != path.num_views:
+        video = FrameFiles(clip, FrameOptions(size=size)).load(0).frames
+        if len(video) != path.num_views:
             raise UserError(
-                f"{args.frames} has {len(clip)} frames, but the path of {source.file} has {path.num_views} cameras;"
-                " expected the video that the scene was made with, a frame for each"
+                f"{clip} has {len(video)} frames, but the path of {source.file} has {path.num_views} cameras; expected"
+                " the video that the scene was made with, a frame for each: name it with --frames"
             )
-        frames = torch.cat([frames, clip[1:]])
-    return Inputs(source, source.gaussians.to(device), path, frames)
+        frames = torch.cat([frames, video[1:]])
+    judge_only = args.frames is None and len(frames) > 1
+    return Inputs(source, source.gaussians.to(device), path, frames, judge_only)
+
+
+def video_beside(source: SceneSource) -> Path | None:
+    """The frames that `generate` wrote beside its scene, where they and its cameras are there."""
+    clip = source.file.parent / CLIP_NAME
+    ours = source.cameras_file == source.file.parent / CAMERAS_NAME
+    return clip if ours and (clip / "transforms.json").is_file() else None
 
 
 def make_prior(
@@ -146,9 +165,18 @@ def make_prior(
         from models.priors.video import VideoPrior
         from models.video.guidance import GuidanceConfig
 
+        if args.offload is not None:
+            raise UserError(
+                "--offload is for `generate`; a refinement asks its prior at every step: leave it out, and on a small"
+                " GPU say --one-by-one or --dtype bfloat16"
+            )
         pipeline = open_pipeline(args)
         scale = VIDEO_GUIDANCE if args.guidance is None else args.guidance
-        guidance = GuidanceConfig(image=scale, camera=scale)
+        guidance = GuidanceConfig(
+            image=scale,
+            camera=scale,
+            evaluation="sequential" if args.one_by_one else "batched",
+        )
         return VideoPrior(pipeline, inputs.frames[0], depth, guidance)
     from models.priors.image import TEXT_GUIDANCE, load_image_prior
     from models.priors.image_pose import POSE_GUIDANCE, is_posed_pipeline, load_posed_image_prior

@@ -65,7 +65,7 @@ TEXT = (
 
 
 class RefinementSetting(Config):
-    """One way of refining. frames: the generated video is shown too, not the image alone."""
+    """One way of refining. frames: the generated video is shown too, not the image alone; it always judges."""
 
     prior: Literal["video", "none"] = "video"
     frames: bool = False
@@ -181,12 +181,11 @@ class RefinementScore:
         """A setting's scene, and what was held out before and after [dB]."""
         config, device = setting.refine, self.pipeline.device
         photo, path = photo_of(clip), path_of(clip)
-        frames = photo.frame[None]
-        if setting.frames:
-            frames = torch.cat([frames, made.video[1:].cpu()])
+        frames = torch.cat([photo.frame[None], made.video[1:].cpu()])
         generator = torch.Generator().manual_seed(derive_seed("evidence", seed))
-        cameras = path.select(list(range(len(frames))))
-        evidence = gather_evidence(frames, cameras, config.evidence, generator).to(device)
+        evidence = gather_evidence(
+            frames, path, config.evidence, generator, judge_only=not setting.frames
+        ).to(device)
         depth = median_depth(made.gaussians, path.select(0).to(device)) or 1.0
         prior = None
         if setting.prior == "video":

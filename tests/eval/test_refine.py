@@ -11,7 +11,9 @@ import torch
 from configs.errors import UserError
 from data.camera_paths import make_path
 from data.cameras import Cameras, intrinsics_from_fov
+from data.clips import Clip
 from data.importers.images import write_image
+from data.importers.nerfstudio import write_nerfstudio
 from data.importers.path_json import save_camera_path
 from data.importers.video import write_video
 from eval import refine, refine_run
@@ -115,6 +117,17 @@ def test_image_priors_refine(made, stable_diffusion, zero123):
         assert len(metrics["losses"]["prior"]) == 2
     with pytest.raises(UserError, match="leave --prompt out"):
         run(made, "--prior", zero123, "--prompt", "a")
+
+
+def test_the_video_beside_a_scene_judges_and_is_not_looked_at(made, truth):
+    lens = intrinsics_from_fov(45.0, 32, 48)[None]
+    path = make_path("truck", Cameras(torch.eye(4)[None], lens, 32, 48), 9, 0.3)
+    frames = render(truth, path, background=GREY).frames.clamp(0, 1)
+    write_nerfstudio(Clip(frames, path, "made", 9), made["scene"] / "clip")
+    run(made, "--prior", "none", "--steps", 3)
+    metrics = json.loads((made["out"] / "metrics.json").read_text())
+    assert set(metrics["scores"]["before"]) == {"input", "frames held out"}
+    assert set(metrics["losses"]) == {"input"}
 
 
 def test_a_scene_that_got_worse_is_not_kept(made):

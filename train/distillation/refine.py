@@ -30,7 +30,7 @@ from train.distillation.evidence import Evidence, EvidenceConfig
 from train.distillation.loss import distillation_loss
 from train.distillation.noise import NoiseConfig
 from train.fitting.deformation import DeformationConfig, DeformationField
-from train.fitting.optimiser import OptimiserConfig, SceneOptimiser
+from train.fitting.optimiser import OptimiserConfig, SceneOptimiser, under
 from train.fitting.parameters import FitRates
 from train.fitting.poses import PoseConfig, PoseCorrections
 from train.fitting.resolution import ResolutionConfig, shrink_size
@@ -189,12 +189,12 @@ class Refinement:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Goes on where `state` was taken."""
-        self.scene.load_state(_under("scene.", state))
+        self.scene.load_state(under("scene.", state))
         self._splits.set_state(state["splits"])
         if self.field is not None:
-            self.field.load_state(_under("field.", state))
+            self.field.load_state(under("field.", state))
         if self.poses is not None:
-            self.poses.load_state(_under("poses.", state))
+            self.poses.load_state(under("poses.", state))
 
     def _distilled(
         self,
@@ -285,9 +285,3 @@ class Refinement:
 
 def _mean_where(values: Float[Tensor, "h w"], weights: Float[Tensor, "h w"]) -> Float[Tensor, ""]:
     return (values * weights).sum() / weights.sum().clamp_min(1)
-
-
-def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
-    }

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from configs.loader import Config
 from data.cameras import Cameras
 from models.gaussians import Gaussians, multiply_quats
+from train.fitting.adam_state import load_adam, save_adam
 
 NUM_CHANNELS = 9
 """Shift of the centre, rotation vector, change of the log scales: three each."""
@@ -112,16 +113,13 @@ class DeformationField:
 
     def state(self) -> dict[str, Tensor]:
         """For a continued run."""
-        moments = self.adam.state.get(self.grid, {})
-        return {"grid": self.grid.detach(), **{f"adam.{k}": v for k, v in moments.items()}}
+        return {"grid": self.grid.detach(), **save_adam(self.adam, self.grid)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`."""
         with torch.no_grad():
             self.grid.copy_(state["grid"])
-        moments = {k[5:]: v.clone() for k, v in state.items() if k.startswith("adam.")}
-        if moments:
-            self.adam.state[self.grid] = moments
+        load_adam(self.adam, self.grid, state)
 
     def _places(self, means: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"], Tensor]:
         """Where Gaussians are in the grid, -1 to 1 (x, y, z), and their depth in the input view, kept positive."""

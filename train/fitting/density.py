@@ -140,7 +140,9 @@ class DefaultDensityControl:
         return {"gradient_sums": self.gradient_sums, "counts": self.counts}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        self.gradient_sums, self.counts = state["gradient_sums"], state["counts"]
+        device = self.gradient_sums.device
+        self.gradient_sums = state["gradient_sums"].to(device)
+        self.counts = state["counts"].to(device)
 
     def _reset(self) -> None:
         self.gradient_sums = self.scene.raw.tensors["means"].new_zeros(self.scene.raw.num_gaussians)

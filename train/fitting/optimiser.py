@@ -17,6 +17,7 @@ from configs.loader import Config
 from models.gaussians import Gaussians
 from models.rendering.screen import ScreenTrace
 from models.stopwatch import Stopwatch
+from train.fitting.adam_state import load_adam, save_adam
 from train.fitting.density import DensityConfig, DensityControl, make_density_control
 from train.fitting.parameters import FitRates, RawGaussians
 
@@ -141,8 +142,8 @@ class SceneOptimiser:
         found = {"num_steps": torch.tensor(self.num_steps)}
         for name, value in self.raw.tensors.items():
             found[f"raw.{name}"] = value.detach()
-            for key, moment in self.adams[name].state.get(value, {}).items():
-                found[f"adam.{name}.{key}"] = moment
+            moments = save_adam(self.adams[name], value)
+            found |= {f"{name}.{key}": moment for key, moment in moments.items()}
         if self._density is not None:
             found |= {f"density.{key}": value for key, value in self._density.state().items()}
         return found
@@ -153,36 +154,23 @@ class SceneOptimiser:
         for name, adam in self.adams.items():
             device = self.raw.tensors[name].device
             value = nn.Parameter(state[f"raw.{name}"].to(device, copy=True))
-            prefix = f"adam.{name}."
-            moments = {
-                # Adam counts its steps on the CPU.
-                key.removeprefix(prefix): moment.to(device if moment.ndim else "cpu", copy=True)
-                for key, moment in state.items()
-                if key.startswith(prefix)
-            }
-            self._swap(name, adam, value, moments)
+            self.raw.tensors[name] = value
+            load_adam(adam, value, under(f"{name}.", state))
         if self._density is not None:
-            self._density.load_state(
-                {
-                    key.removeprefix("density."): value
-                    for key, value in state.items()
-                    if key.startswith("density.")
-                }
-            )
+            self._density.load_state(under("density.", state))
 
     def _replace(
         self, values: Mapping[str, Tensor], edit_moment: Callable[[Tensor], Tensor]
     ) -> None:
         for name, adam in self.adams.items():
-            old = adam.state.get(self.raw.tensors[name], {})
-            moments = {k: edit_moment(v) if v.ndim else v for k, v in old.items()}
-            self._swap(name, adam, nn.Parameter(values[name]), moments)
+            old = save_adam(adam, self.raw.tensors[name])
+            value = nn.Parameter(values[name])
+            load_adam(adam, value, {k: edit_moment(v) if v.ndim else v for k, v in old.items()})
+            self.raw.tensors[name] = value
 
-    def _swap(
-        self, name: str, adam: torch.optim.Adam, value: nn.Parameter, moments: dict[str, Tensor]
-    ) -> None:
-        adam.state.clear()
-        if moments:
-            adam.state[value] = moments
-        adam.param_groups[0]["params"] = [value]
-        self.raw.tensors[name] = value
+
+def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a state whose names begin so, without that beginning."""
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }

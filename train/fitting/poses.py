@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from configs.loader import Config
 from data.cameras import Cameras, skew
+from train.fitting.adam_state import load_adam, save_adam
 
 ADAM_EPS = 1e-15
 
@@ -56,16 +57,13 @@ class PoseCorrections:
 
     def state(self) -> dict[str, Tensor]:
         """For a continued run."""
-        moments = self.adam.state.get(self.twists, {})
-        return {"twists": self.twists.detach(), **{f"adam.{k}": v for k, v in moments.items()}}
+        return {"twists": self.twists.detach(), **save_adam(self.adam, self.twists)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`."""
         with torch.no_grad():
             self.twists.copy_(state["twists"])
-        moments = {k[5:]: v.clone() for k, v in state.items() if k.startswith("adam.")}
-        if moments:
-            self.adam.state[self.twists] = moments
+        load_adam(self.adam, self.twists, state)
 
 
 def rigid_motion(twists: Float[Tensor, "n 6"]) -> Float[Tensor, "n 4 4"]:

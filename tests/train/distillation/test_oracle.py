@@ -67,7 +67,8 @@ def damage(scene: Gaussians, seed: int) -> Gaussians:
 def test_an_oracle_raises_unseen_views_of_a_damaged_scene_by_3_db(seed):
     clip = clips.make_clip(seed, SIZE)
     look = TrueViews(seed, clip.scale)
-    assert (look(clip.cameras) - clip.frames).abs().max() < 0.02
+    # Rounding of a pose may move an edge by a ray.
+    assert (look(clip.cameras) - clip.frames).abs().mean() < 1e-3
     path, generator = clip.cameras.select(list(range(9))), torch.Generator().manual_seed(0)
     start = StartConfig(num_gaussians=COUNT, opacity=0.6)
     damaged = damage(

@@ -104,7 +104,7 @@ def test_cameras_of_frames_that_are_not_where_they_are_said_to_be_are_mended(tru
     there = replace(said, world_to_camera=rigid_motion(noise) @ said.world_to_camera)
     generator = torch.Generator().manual_seed(0)
     evidence = gather_evidence(look(there), said, EvidenceConfig(), generator)
-    still = {name: 1e-6 for name in ("means", "quats", "scales", "opacities", "colors")}
+    still = dict.fromkeys(("means", "quats", "scales", "opacities", "colors"), 1e-06)
     config = RefineConfig(
         iterations=80, deformation=None, poses=PoseConfig(rate=3e-3), rates=still, frames_per_step=3
     )
@@ -135,11 +135,18 @@ def test_held_out_pixels_have_no_say(damaged, path, look):
     )
 
 
+def test_frames_that_only_judge_are_all_held_out(look, path):
+    cameras = path.select([0, 3, 6])
+    generator = torch.Generator().manual_seed(0)
+    evidence = gather_evidence(look(cameras), cameras, EvidenceConfig(), generator, judge_only=True)
+    assert evidence.shown_frames == [] and not evidence.shown[1:].any() and evidence.shown[0].any()
+
+
 def test_another_image_is_told_from_the_scenes_own(truth, damaged, path, look):
     evidence = evidence_of(look, path, [0])
     assert likeness(truth, evidence, 0.5) > 0.99
     assert likeness(damaged, evidence, 0.5) > 0.5
-    check_input(damaged, evidence, 0.5, "photo.jpg", "scene.ply")
+    check_input(truth, evidence, 0.5, "photo.jpg", "scene.ply")
     other = replace(evidence, frames=evidence.frames.flip(-1).flip(-2))
     with pytest.raises(UserError, match=r"photo\.jpg is not what scene\.ply was made from"):
         check_input(truth, other, 0.5, "photo.jpg", "scene.ply")
