@@ -39,13 +39,13 @@ class DeformationConfig(Config):
     depth_cells: int = Field(4, ge=2, description="of the grid, over inverse depth")
     cell_px: float = Field(8.0, gt=0, description="side of a cell in the input view")
     rate: float = Field(
-        1e-2,
+        3e-2,
         gt=0,
         description="of shifts as shares of depth, of radians, and of log scales, a step",
     )
     size_weight: float = Field(1e3, ge=0, description="of the mean squared deformation")
     smooth_weight: float = Field(
-        1e4, ge=0, description="of the mean squared difference between cells side by side"
+        1e3, ge=0, description="of the mean squared difference between cells side by side"
     )
     start: float = Field(0.0, ge=0, lt=1, description="share of the run before frames deform")
 
