@@ -109,6 +109,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="8k+1; more than the model's clip has make clips that chain (default: one clip)",
     )
     path.add_argument(
+        "--poses",
+        choices=("commanded", "auto", "estimated"),
+        default="commanded",
+        help="where each clip's cameras are taken to be: on the path (default), where its frames say, or that only"
+        " where they say that the path is not followed (auto)",
+    )
+    path.add_argument(
         "--focal",
         type=float,
         metavar="MM",

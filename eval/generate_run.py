@@ -21,6 +21,7 @@ from data.importers.fresh_folder import fresh_folder
 from data.importers.images import image_size
 from data.importers.photo import Photo
 from data.progress_bars import stage_bars
+from eval.cameras.followed import pose_estimator
 from eval.pages.generated_outputs import (
     preview_strip,
     print_generated,
@@ -110,6 +111,7 @@ def sample(
             sampling=sampling,
             prompt=args.prompt,
             negative_prompt=args.negative_prompt,
+            poses=pose_estimator(args.poses),
             on_step=on_step,
         )
 

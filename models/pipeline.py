@@ -43,7 +43,8 @@ from models.pipeline_files import (
 from models.stopwatch import Stopwatch
 from models.video.base import save_base
 from models.video.camera_branch_files import save_branches
-from models.video.clip_chain import clip_cameras, cut_into_clips
+from models.video.clip_chain import cut_into_clips
+from models.video.clip_poses import PoseEstimator
 from models.video.guidance import check_negative_prompt
 from models.video.model import VideoModel
 from models.video.sampling import (
@@ -168,6 +169,7 @@ class ImageToScenePipeline:
         prompt: str | None = None,
         negative_prompt: str | None = None,
         focal_35mm: float | int | None = None,
+        poses: PoseEstimator | None = None,
         on_step: OnStep | None = None,
     ) -> GeneratedScene:
         """The scene of one image along one camera path.
@@ -177,6 +179,7 @@ class ImageToScenePipeline:
             default those of one clip), or cameras `[v]` at `frame_size`, in scene units.
         sampling: None takes the pipeline's defaults.
         focal_35mm: the image's focal length; see `open_photo`.
+        poses: see `generate`.
         """
         photo = image if isinstance(image, Photo) else self.photo(image, focal_35mm=focal_35mm)
         if isinstance(cameras, str):
@@ -189,6 +192,7 @@ class ImageToScenePipeline:
             sampling=sampling,
             prompt=prompt,
             negative_prompt=negative_prompt,
+            poses=poses,
             on_step=on_step,
         )[0]
 
@@ -215,9 +219,13 @@ class ImageToScenePipeline:
         sampling: SamplingConfig | None = None,
         prompt: str | None = None,
         negative_prompt: str | None = None,
+        poses: PoseEstimator | None = None,
         on_step: OnStep | None = None,
     ) -> list[GeneratedScene]:
         """Scenes of several images at once, each with its own path and seed; paths have one length.
+
+        poses: looks at the frames of each clip for where its cameras are; where it says that they are elsewhere, the
+            clip is reconstructed there, and the rest of the path goes on from there. None trusts the path.
 
         A scene does not depend on what it is made together with, but for rounding. Raises UserError where paths
         and images do not fit each other or the models.
@@ -236,7 +244,7 @@ class ImageToScenePipeline:
             for photo, path in zip(photos, paths, strict=True)
         ]
         for number, views in enumerate(clips):
-            cameras = stack_cameras([clip_cameras(d.path, views, d.unit) for d in drafts])
+            cameras = stack_cameras([draft.clip_cameras(views) for draft in drafts])
             with self._running(self.autoencoder), watch("encode image"):
                 image_latents = self._encode([draft.last_frame for draft in drafts])
             with watch("sample video"):
@@ -252,6 +260,13 @@ class ImageToScenePipeline:
                 )
             with self._running(self.autoencoder), watch("decode video"):
                 frames = self._decode(latents)
+            if poses is not None:
+                with watch("estimate poses"):
+                    shown = frames.cpu().clamp(0, 1)
+                    for index, draft in enumerate(drafts):
+                        commanded = draft.clip_cameras(views).to("cpu")
+                        draft.follow(views, poses(shown[index], commanded))
+                cameras = stack_cameras([draft.clip_cameras(views) for draft in drafts])
             with self._running(self.lalrm), watch("reconstruct"):
                 gaussians = self.lalrm(latents, cameras)
             with watch("measure unit"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ def write_generated(
         "scene_video_psnr": float(agreement.mean()),
         "clips": [[views.start, views.stop] for views in scene.clips],
         "units": scene.units,
+        "poses": scene.poses,
         "notes": scene.notes,
         **(measured or {}),
         "settings": settings,
@@ -143,6 +144,12 @@ def _report(
     )
     report.section("The camera path")
     report.image(folder / "path.png", "Distances in scene units: the image's median depth is 1.")
+    if scene.poses:
+        report.section("Where the cameras are")
+        report.table(
+            ["frames", "R_err, deg", "T_err, spans", "explained", "taken as"],
+            [_pose_row(line) for line in scene.poses],
+        )
     report.section("Video and scene")
     shown = spread(range(len(renders)), NUM_SHOWN)
     span = depth_range(depth) if bool((depth > 0).any()) else (None, None)
@@ -161,6 +168,23 @@ def _report(
 
 def _sentences(scene: GeneratedScene) -> list[str]:
     return [f"{note[0].upper()}{note[1:]}." for note in scene.notes]
+
+
+def _pose_row(line: Mapping[str, Any]) -> list[str]:
+    """What a clip's frames say of its cameras; errors with their standard deviations."""
+    return [
+        f"{line['first']} to {line['last']}",
+        *(
+            f"{_told(line[name], digits)} +- {_told(line[f'{name}_deviation'], digits)}"
+            for name, digits in (("r_err_deg", 2), ("t_err", 3))
+        ),
+        _told(line["explained"], 2),
+        line["used"],
+    ]
+
+
+def _told(value: Any, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, float) else "?"
 
 
 def preview_strip(frames: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "3 rows columns"]:

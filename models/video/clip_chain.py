@@ -5,14 +5,19 @@ frame. So each clip of a chain has its own axes, its first camera's, and its own
 the median depth, in the first clip's units, that the scene reconstructed so far has from the clip's first
 camera. Camera translations are divided by it on the way in, and the clip's Gaussians multiplied by it on the way
 out, so that all clips end up in the first one's axes and unit, along the cameras that were asked for.
+
+Where a clip's frames show that its cameras went elsewhere (`models.video.clip_poses`), the path goes through where
+they are, and the rest of it is carried along: the next clip makes the move that was asked for, from there.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from configs.errors import UserError
-from data.cameras import Cameras
+from data.cameras import Cameras, invert_rigid
 from models.gaussians import Gaussians
 from models.rendering.render import render
 
@@ -43,6 +48,20 @@ def clip_cameras(path: Cameras, views: range, unit: float) -> Cameras:
     """A clip's cameras in its own axes and unit; `unit` is how many of the path's units make one."""
     clip = path.select(list(views)).to(torch.float64).relative_to(0).rescaled(unit)
     return clip.to(path.world_to_camera.dtype)
+
+
+def redirect_path(path: Cameras, views: range, found: Cameras, unit: float) -> Cameras:
+    """The path with a clip's cameras where they were found, and what comes after them carried along.
+
+    found: one camera a view of the clip, relative to the first, in its own unit.
+    """
+    here = path.world_to_camera.double()
+    local = found.to(torch.float64).relative_to(0).rescaled(1 / unit).world_to_camera
+    moved, last = here.clone(), views[-1]
+    moved[views[1] : last + 1] = local[1:].to(here.device) @ here[views[0]]
+    onwards = here[last + 1 :] @ invert_rigid(here[last])
+    moved[last + 1 :] = onwards @ moved[last]
+    return replace(path, world_to_camera=moved.to(path.world_to_camera.dtype))
 
 
 def place_clip(gaussians: Gaussians, first: Cameras, unit: float) -> Gaussians:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from eval.reconstruction import load_models
 from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM, TINY_PIPELINE
 from models.pipeline import ImageToScenePipeline
 from models.scenes.ply import load_ply
+from models.video.clip_poses import ClipPoses
 
 BASE = Cameras(torch.eye(4)[None], intrinsics_from_fov(45.0, 32, 48)[None], 32, 48)
 
@@ -218,3 +220,34 @@ def test_the_bundled_pipeline_names_the_bundled_folders():
     content = json.loads((TINY_PIPELINE / "pipeline.json").read_text())
     assert content["parts"]["autoencoder"] == "autoencoder"
     assert (TINY_PIPELINE / content["parts"]["lalrm"]).is_dir()
+
+
+def test_the_report_says_where_the_cameras_were_found(run, photo, monkeypatch, capsys):
+    def stray(frames, cameras):
+        moved = cameras.world_to_camera.clone()
+        moved[1:, 0, 3] += 0.1
+        line = {"r_err_deg": 3.21, "r_err_deg_deviation": 0.5, "t_err": {"not_available": "x"},
+                "t_err_deviation": None, "explained": 0.9}  # fmt: skip
+        return ClipPoses(replace(cameras, world_to_camera=moved), "went astray", line)
+
+    monkeypatch.setattr("eval.generate_run.pose_estimator", {"auto": stray}.__getitem__)
+    out = run(
+        "scene", photo, "--path", "truck", "--amplitude", 0.2, "--poses", "auto", "--steps", 1
+    )
+    assert "frames 0 to 8: went astray" in capsys.readouterr().err
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [line["used"] for line in metrics["poses"]] == ["estimated"]
+    asked = make_path("truck", load_first(out), 9, 0.2).world_to_camera
+    written = load_camera_path(out / "camera_path.json", load_first(out), 9).world_to_camera
+    assert torch.allclose(written[1:, 0, 3], asked[1:, 0, 3] + 0.1, atol=1e-5)
+    page = (out / "report.html").read_text()
+    assert "3.21 +- 0.50" in page and "? +- ?" in page and "Frames 0 to 8: went astray." in page
+
+
+def test_poses_are_measured_where_that_is_asked_for(run, photo):
+    """A video of random weights shows no scene: the commanded poses stay, and that is said."""
+    out = run("scene", photo, "--poses", "estimated", "--steps", 1)
+    metrics = json.loads((out / "metrics.json").read_text())
+    (line,) = metrics["poses"]
+    assert line["used"] == "commanded" and "estimate poses" in metrics["seconds"]
+    assert any("kept, unchecked" in note for note in metrics["notes"])

@@ -20,6 +20,7 @@ from models.gaussians import Gaussians, stack_gaussians
 from models.lalrm import LaLRM, LaLRMConfig
 from models.pipeline import ImageToScenePipeline
 from models.pipeline_files import PIPELINE_FILE, PartFolders
+from models.video.clip_poses import ClipPoses
 from models.video.guidance import GuidanceConfig
 from models.video.sampling import SamplingConfig, SamplingStep
 
@@ -140,6 +141,50 @@ def test_clips_of_a_chain_agree_on_where_a_wall_is(pipeline, image):
         assert torch.equal(cameras.world_to_camera[0, 0], torch.eye(4))
     assert [(step.done, step.total) for step in steps] == [(n, 6) for n in range(1, 7)]
     assert any("cut into 3 clips" in note for note in scene.notes)
+
+
+def test_a_chain_goes_on_from_where_a_clip_really_is(pipeline, image):
+    """The first of three clips is found to have gone half as far and to the side; the others do as they are told."""
+    wall = WallAhead(LaLRMConfig(latent_channels=4, width=16, depth=1, heads=2))
+    chained = ImageToScenePipeline(pipeline.autoencoder, pipeline.model, wall)
+    path = make_path("dolly", pipeline.photo(image).camera, 25, 0.6)
+    asked: list[Cameras] = []
+
+    def look(frames, cameras):
+        assert frames.shape == (9, 3, 32, 48) and cameras.num_views == 9
+        asked.append(cameras)
+        if len(asked) > 1:
+            return ClipPoses(None, "told so", {"follows": True})
+        to_world = torch.eye(4).repeat(9, 1, 1)
+        to_world[:, 2, 3] = torch.linspace(0, 0.1, 9)
+        to_world[:, 0, 3] = torch.linspace(0, 0.2, 9)
+        lens = path.intrinsics[:9]
+        found = Cameras.from_camera_to_world(to_world, lens, path.height, path.width)
+        return ClipPoses(found, "found elsewhere", {"follows": False})
+
+    two = SamplingConfig(steps=2)
+    scene = chained(image, path, sampling=two, poses=look)
+    # What was commanded: 0.2 of the way each, in units of what is left to the wall.
+    assert [c.positions[-1, 2].item() for c in asked] == pytest.approx(
+        [0.2, 0.2 / 0.9, 0.2 / 0.7], rel=0.02
+    )
+    assert scene.units == pytest.approx((1.0, 0.9, 0.7), abs=0.01)
+    reached = wall.seen[0].positions[0, -1]
+    assert torch.allclose(reached, torch.tensor([0.2, 0.0, 0.1]), atol=1e-5)
+    places = scene.cameras.positions
+    assert places[[8, 16, 24], 2].tolist() == pytest.approx([0.1, 0.3, 0.5], abs=1e-4)
+    assert places[8:, 0].tolist() == pytest.approx([0.2] * 17, abs=1e-5)
+    assert torch.allclose(scene.gaussians.means[:, 2], torch.tensor(1.0), atol=0.02)
+    assert [line["used"] for line in scene.poses] == ["estimated", "commanded", "commanded"]
+    assert "frames 0 to 8: found elsewhere" in scene.notes
+
+
+def test_poses_that_are_looked_at_and_kept_change_nothing(pipeline, image):
+    expected = pipeline(image, "orbit", num_frames=17)
+    kept = pipeline(image, "orbit", num_frames=17, poses=lambda *_: ClipPoses(None, "kept"))
+    assert torch.equal(kept.gaussians.means, expected.gaussians.means)
+    assert torch.equal(kept.cameras.world_to_camera, expected.cameras.world_to_camera)
+    assert len(kept.poses) == 2 and expected.poses == ()
 
 
 def test_the_next_clip_starts_from_the_last_frame(pipeline, image, monkeypatch):

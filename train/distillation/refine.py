@@ -108,9 +108,7 @@ class Refinement:
         self._splits = splits
         self.field: DeformationField | None = None
         if config.deformation is not None and evidence is not None and others:
-            self.field = DeformationField(
-                len(evidence.frames), evidence.cameras, scene, config.deformation
-            )
+            self.field = DeformationField(evidence.cameras, config.deformation, scene.means)
         self.poses: PoseCorrections | None = None
         if config.poses is not None and evidence is not None and others:
             self.poses = PoseCorrections(evidence.cameras, config.poses)

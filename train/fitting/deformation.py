@@ -2,11 +2,13 @@
 
 After LiftImage3D (arXiv 2412.09597): a generated video's frames don't quite agree on one scene, so each gets a small
 smooth deformation of the canonical Gaussians, their centres, rotations and scales, and the canonical scene is the one
-at the input frame, where the deformation is nothing. There the field is a HexPlane with an MLP that is pulled to zero
-at the input; here it is a grid over what the input camera sees, which has no entry for the input frame at all. Both
-choices are ours: a grid starts as the identity, and trains as fast as the Gaussians do.
+at the input frame, where the deformation is nothing. There the field is a HexPlane over space and time with an MLP
+that is pulled to zero at the input; here each frame has a grid over what its own camera sees, and the input frame has
+none. The choices are ours. A grid starts as the identity and trains as fast as the Gaussians do. And it knows nothing
+of depth: a field that may move near and far things differently can say with deformations what parallax says, so that
+the frames would no longer hold the scene's own depth.
 
-Legend: t frames, n Gaussians, z y x cells of the grid.
+Legend: t frames, n Gaussians, y x cells of the grid.
 """
 
 from __future__ import annotations
@@ -27,19 +29,19 @@ from train.fitting.adam_state import load_adam, save_adam
 
 NUM_CHANNELS = 9
 """Shift of the centre, rotation vector, change of the log scales: three each."""
-DEPTH_QUANTILES = (0.02, 0.98)
-"""The grid spans these quantiles of the scene's inverse depths."""
 NEAREST = 1e-2
+"""Depths are kept this far from the camera [scene units]."""
 ADAM_EPS = 1e-15
 
 
 class DeformationConfig(Config):
     """How finely and how strongly frames may deform the scene."""
 
-    depth_cells: int = Field(4, ge=2, description="of the grid, over inverse depth")
-    cell_px: float = Field(8.0, gt=0, description="side of a cell in the input view")
+    rows: int = Field(
+        4, ge=2, description="of cells over a frame's height, as many of that size over its width"
+    )
     rate: float = Field(
-        3e-2,
+        1e-2,
         gt=0,
         description="of shifts as shares of depth, of radians, and of log scales, a step",
     )
@@ -53,38 +55,31 @@ class DeformationConfig(Config):
 class DeformationField:
     """The deformations of all frames but the first, which has none."""
 
-    def __init__(
-        self, num_frames: int, camera: Cameras, scene: Gaussians, config: DeformationConfig
-    ) -> None:
-        """camera: the input view's. scene: tells the range of depths."""
-        self.camera, self.config = camera.select(0), config
-        _, z = self.camera.project(scene.means.detach())
-        inverse = 1 / z[0][z[0] > NEAREST]
-        if not len(inverse):
-            inverse = scene.means.new_ones(1)
-        bounds = torch.tensor(DEPTH_QUANTILES).to(inverse)
-        self.low, self.high = torch.quantile(
-            inverse[:: 1 + len(inverse) // 100_000], bounds
-        ).tolist()
-        rows = max(2, round(camera.height / config.cell_px))
-        columns = max(2, round(camera.width / config.cell_px))
-        shape = (num_frames - 1, NUM_CHANNELS, config.depth_cells, rows, columns)
-        self.grid = nn.Parameter(scene.means.new_zeros(shape))
+    def __init__(self, cameras: Cameras, config: DeformationConfig, like: Tensor) -> None:
+        """cameras: of all frames, the input first. like: the grid is of its device and kind."""
+        self.cameras, self.config = cameras.to(like.device), config
+        columns = max(2, round(config.rows * cameras.width / cameras.height))
+        shape = (cameras.num_views - 1, NUM_CHANNELS, config.rows, columns)
+        self.grid = nn.Parameter(like.new_zeros(shape))
         self.adam = torch.optim.Adam([self.grid], lr=0.0, eps=ADAM_EPS)
 
     def deformed(self, gaussians: Gaussians, frame: int) -> Gaussians:
         """The scene as `frame` sees it; the first sees it as it is. Differentiable in both."""
         if frame == 0:
             return gaussians
-        places, z = self._places(gaussians.means.detach())
+        camera = self.cameras.select(frame)
+        places, z = _places(camera, gaussians.means.detach())
         found = F.grid_sample(
             self.grid[frame - 1][None],
-            places[None, None, None],
+            places[None, None],
             mode="bilinear",
             padding_mode="border",
             align_corners=False,
-        )[0, :, 0, 0].T  # fmt: skip
+        )[0, :, 0].T
+        # The grid speaks in the axes of the frame's camera.
+        to_world = camera.camera_to_world[0, :3, :3].to(found)
         shift, turn, growth = found.split(3, dim=-1)
+        shift, turn = shift @ to_world.T, turn @ to_world.T
         # Half the rotation vector is the quaternion's vector part, to first order.
         quats = torch.cat([torch.ones_like(turn[:, :1]), 0.5 * turn], dim=-1)
         return replace(
@@ -100,7 +95,7 @@ class DeformationField:
         if config.size_weight:
             total = total + config.size_weight * self.grid.square().mean()
         if config.smooth_weight:
-            for axis in (2, 3, 4):
+            for axis in (2, 3):
                 total = total + config.smooth_weight * self.grid.diff(dim=axis).square().mean()
         return total
 
@@ -121,11 +116,13 @@ class DeformationField:
             self.grid.copy_(state["grid"])
         load_adam(self.adam, self.grid, state)
 
-    def _places(self, means: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"], Tensor]:
-        """Where Gaussians are in the grid, -1 to 1 (x, y, z), and their depth in the input view, kept positive."""
-        pixels, z = self.camera.project(means)
-        pixels, z = pixels[0], z[0].clamp_min(NEAREST)
-        inverse = (1 / z - self.low) / max(self.high - self.low, 1e-6)
-        size = pixels.new_tensor([self.camera.width, self.camera.height])
-        across = (pixels / size).nan_to_num(0.5)
-        return 2 * torch.cat([across, inverse[:, None]], dim=-1).clamp(0, 1) - 1, z
+
+def _places(
+    camera: Cameras, means: Float[Tensor, "n 3"]
+) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
+    """Where a camera sees points, -1 to 1 (right, down), at the border where it does not, and their depth there,
+    kept positive."""
+    pixels, z = camera.project(means)
+    size = means.new_tensor([camera.width, camera.height])
+    places = (2 * pixels[0] / size - 1).nan_to_num(0.0).clamp(-1, 1)
+    return places, z[0].clamp_min(NEAREST)
