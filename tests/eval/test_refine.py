@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,14 @@ from data.importers.nerfstudio import write_nerfstudio
 from data.importers.path_json import save_camera_path
 from data.importers.video import write_video
 from eval import refine, refine_run
+from eval.cameras.path_error import rotation_angles
 from eval.pages.refine_outputs import FILES
 from eval.refine_folder import UNFINISHED
 from models.gaussians import Gaussians
 from models.rendering.render import render
 from models.scenes.ply import load_ply, save_ply
 from train.distillation.refine import Refinement
+from train.fitting.poses import rigid_motion
 
 GREY = torch.full((3,), 0.5)
 
@@ -128,6 +131,40 @@ def test_the_video_beside_a_scene_judges_and_is_not_looked_at(made, truth):
     metrics = json.loads((made["out"] / "metrics.json").read_text())
     assert set(metrics["scores"]["before"]) == {"input", "frames held out"}
     assert set(metrics["losses"]) == {"input"}
+
+
+def test_wrong_cameras_of_frames_move_towards_the_true_ones(made, truth, monkeypatch):
+    """`--set poses={}`: the frames were taken elsewhere than the path says, and the cameras go there."""
+    lens = intrinsics_from_fov(45.0, 32, 48)[None]
+    said = make_path("truck", Cameras(torch.eye(4)[None], lens, 32, 48), 9, 0.3)
+    noise = 0.02 * torch.randn(9, 6, generator=torch.Generator().manual_seed(4))
+    noise[0] = 0
+    there = replace(said, world_to_camera=rigid_motion(noise) @ said.world_to_camera)
+    frames = render(truth, there, background=GREY).frames.clamp(0, 1)
+    write_nerfstudio(Clip(frames, there, "made", 9), made["scene"] / "taken_elsewhere")
+    refinements = []
+    run_with_previews = refine_run.run_with_previews
+
+    def spy(refinement, *rest):
+        refinements.append(refinement)
+        return run_with_previews(refinement, *rest)
+
+    monkeypatch.setattr(refine_run, "run_with_previews", spy)
+    options = ("--frames", made["scene"] / "taken_elsewhere", "--prior", "none", "--steps", 120)
+    run(made, *options, "--set", "poses={}", "--set", "deformation=null")
+    (refinement,) = refinements
+    found, shown = refinement.poses.cameras(), refinement.evidence.shown_frames
+
+    def errors(cameras: Cameras) -> tuple[float, float]:
+        """Distance [scene units] and angle [rad], means over the frames that steps look at."""
+        turns = cameras.world_to_camera[:, :3, :3] @ there.world_to_camera[:, :3, :3].mT
+        apart = (cameras.positions - there.positions).norm(dim=-1)
+        return float(apart[shown].mean()), float(rotation_angles(turns.double())[shown].mean())
+
+    before, after = errors(said), errors(found)
+    assert after[0] < 0.6 * before[0] and after[1] < 0.6 * before[1], (before, after)
+    run({**made, "out": made["out"].with_name("trusted")}, *options)
+    assert refinements[1].poses is None
 
 
 def test_a_scene_that_got_worse_is_not_kept(made):
