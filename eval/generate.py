@@ -13,6 +13,7 @@ Turns a photograph and a camera path into a video, a 3D scene (PLY) and a viewer
   ./launch.sh generate photo.jpg --path dolly_zoom
   ./launch.sh generate photo.jpg --path orbit --amplitude -20 --easing smooth --out runs/my_scene
   ./launch.sh generate photo.jpg --path dolly:0.3+pan:20 --frames 33      two moves in a row, two clips that chain
+  ./launch.sh generate photo.jpg --path orbit:30+dolly:0.3 --frames 33 --poses auto     cameras found from the frames
   ./launch.sh generate photo.jpg --path my_path.json
   ./launch.sh generate a.jpg b.png --samples 3                            six scenes
   ./launch.sh generate --list-paths

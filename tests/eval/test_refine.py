@@ -162,7 +162,7 @@ def test_wrong_cameras_of_frames_move_towards_the_true_ones(made, truth, monkeyp
         return float(apart[shown].mean()), float(rotation_angles(turns.double())[shown].mean())
 
     before, after = errors(said), errors(found)
-    assert after[0] < 0.6 * before[0] and after[1] < 0.6 * before[1], (before, after)
+    assert after[0] < 0.75 * before[0] and after[1] < 0.75 * before[1], (before, after)
     run({**made, "out": made["out"].with_name("trusted")}, *options)
     assert refinements[1].poses is None
 
