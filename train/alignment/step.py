@@ -271,12 +271,14 @@ def _gathered(
     pair_slopes = (rows.mT @ residuals.flatten(1)[..., None])[..., 0].double()
     ends = (pixels.others, pixels.keys)
     halves = (slice(0, 6), slice(6, 12))
-    poses = pair_hessians.new_zeros(num_frames, num_frames, 6, 6)
+    # index_add_, not index_put_, whose sums come in an order that threads decide.
+    poses = pair_hessians.new_zeros(num_frames * num_frames, 6, 6)
     slopes = pair_slopes.new_zeros(num_frames, 6)
     for end, half in zip(ends, halves, strict=True):
         slopes.index_add_(0, end, pair_slopes[:, half])
         for other_end, other_half in zip(ends, halves, strict=True):
-            poses.index_put_((end, other_end), pair_hessians[:, half, other_half], accumulate=True)
+            poses.index_add_(0, end * num_frames + other_end, pair_hessians[:, half, other_half])
+    poses = poses.unflatten(0, (num_frames, num_frames))
     empty = jacobian.new_zeros(len(pixels.keyframes), pixels.num_pixels)
     return NormalEquations(
         poses=poses.movedim(1, 2).flatten(2, 3).flatten(0, 1)[6:, 6:],
@@ -289,8 +291,9 @@ def _gathered(
 
 def _by_pixel(pixels: PixelPairs, pairs: Float[Tensor, "p n 12"]) -> Float[Tensor, "k n free"]:
     """What belongs to the twists of a pair's frames, added up for each keyframe's pixel."""
-    num_pixels = pixels.num_pixels
-    total = pairs.new_zeros(len(pixels.keyframes), pixels.num_frames, num_pixels, 6)
+    shape = (len(pixels.keyframes), pixels.num_frames)
+    total = pairs.new_zeros(shape[0] * shape[1], pixels.num_pixels, 6)
     for end, half in ((pixels.others, slice(0, 6)), (pixels.keys, slice(6, 12))):
-        total.index_put_((pixels.rows, end), pairs[..., half], accumulate=True)
+        total.index_add_(0, pixels.rows * pixels.num_frames + end, pairs[..., half])
+    total = total.unflatten(0, shape)
     return total.movedim(1, 2).flatten(2, 3)[..., 6:].contiguous()
