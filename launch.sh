@@ -44,6 +44,10 @@ train only; the same recipe runs in one process or on many nodes:
   NNODES, NODE_RANK, MASTER_ADDR [MASTER_PORT]
                      start this on every node, each with its own rank (torchrun)
 
+prepare; what it makes can be shared among processes, which need no word of each other:
+  --nproc N          N processes on this node, or one for each "gpu"; under srun and in a SLURM job array
+                     each task takes its share by itself
+
 environment:
   STILLSCAPE_PYTHON       the Python, 3.11 or newer, that .venv is made with
   STILLSCAPE_VENV         another place for the environment
@@ -202,12 +206,32 @@ train() {
 
 # Sources that need a model are further to the right than `data`, which can't import them.
 prepare() {
-    local module=data.prepare
+    local module=data.prepare nproc=1 rest=()
     case "${1:-}" in
         latents | text) module="models.prepare_$1" && shift ;;
         generated) module=eval.prepare_generated && shift ;;
     esac
-    start "$VENV_PYTHON" -m "$module" "$@"
+    while (($#)); do
+        case "$1" in
+            --nproc)
+                (($# > 1)) || fail "prepare: --nproc needs a value"
+                nproc=$2 && shift
+                ;;
+            --nproc=*) nproc="${1#*=}" ;;
+            *) rest+=("$1") ;;
+        esac
+        shift
+    done
+    [[ "$nproc" == gpu ]] && nproc="$(num_gpus)"
+    [[ "$nproc" =~ ^[1-9][0-9]*$ ]] ||
+        fail "prepare: --nproc is \"$nproc\", expected a number from 1, or gpu where there is one"
+    set -- "$module" ${rest[@]+"${rest[@]}"}
+    if ((nproc > 1)); then
+        share_cores "$nproc"
+        start "$VENV_PYTHON" -m train.torchrun --standalone --nproc-per-node="$nproc" -m "$@"
+    else
+        start "$VENV_PYTHON" -m "$@"
+    fi
 }
 
 main() {

@@ -96,6 +96,19 @@ def test_what_models_prepare_is_their_own_module(command):
     assert command("prepare")[2:] == ["data.prepare"]
 
 
+def test_preparing_by_several_processes_is_torchrun(command, launch):
+    words = command("prepare", "latents", "shards", "--nproc", "2", "--hop=8", OMP_NUM_THREADS="3")
+    assert words[3:] == [
+        *("VENV/bin/python", "-m", "train.torchrun", "--standalone", "--nproc-per-node=2"),
+        *("-m", "models.prepare_latents", "shards", "--hop=8"),
+    ]
+    assert command("prepare", "dl3dv", "set", "--nproc=1") == [
+        *("VENV/bin/python", "-m", "data.prepare", "dl3dv", "set"),
+    ]
+    for wrong in (["--nproc"], ["--nproc", "x"], ["--nproc=0"]):
+        assert launch("--dry-run", "prepare", "dl3dv", "set", *wrong).returncode == 2
+
+
 def test_training_in_one_process_is_plain_python(command):
     plain = ["VENV/bin/python", "-m", "train.run", "tiny.yaml", "note=it's 1"]
     assert command("train", "tiny.yaml", "note=it's 1") == plain

@@ -65,6 +65,13 @@ class CogVideoXAutoencoder(nn.Module):
             ) from error
         return cls(vae).eval()
 
+    @classmethod
+    def outline(cls, folder: str | Path) -> CogVideoXAutoencoder:
+        """The autoencoder as `folder`'s settings describe it, on the meta device; no weights are read."""
+        found = _diffusers_class()
+        with torch.device("meta"):
+            return cls(found.from_config(found.load_config(folder))).eval()
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes diffusers' own format."""
         self.vae.save_pretrained(folder)

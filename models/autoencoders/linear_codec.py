@@ -101,6 +101,12 @@ class LinearCodec(nn.Module):
         save_pretrained(self, self.config, Path(folder), KIND)
 
     @classmethod
+    def outline(cls, folder: str | Path) -> LinearCodec:
+        """The codec as `folder`'s settings describe it, on the meta device; no weights are read."""
+        with torch.device("meta"):
+            return cls(read_config(Path(folder), LinearCodecConfig, KIND)).eval()
+
+    @classmethod
     def from_pretrained(cls, folder: str | Path) -> LinearCodec:
         """The codec in `folder`; raises UserError where it is missing or does not fit."""
         model = cls(read_config(Path(folder), LinearCodecConfig, KIND))
