@@ -59,7 +59,7 @@ Clips are cut one after another from each scene, each at one of --strides, with 
 its frames. Their unit of length is the depth that a plane sweep tells. Left out, counted by reason in the report and
 listed in left_out.jsonl: scenes that can't be read (a broken camera file, a damaged video, missing frames), that are
 too short or too small, and clips whose camera jumps, hardly moves, or does not fit its frames.
-Under torchrun, srun or a SLURM job array each process makes its share; the last one finishes the folder.
+With --nproc N, under srun or in a SLURM job array each process makes its share; the last one finishes the folder.
 """
 
 

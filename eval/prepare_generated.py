@@ -28,7 +28,8 @@ and beside them the latents as the model drew them, which LaLRM learns to read i
       --device cuda --batch 4 --out shards/generated_480x720
 
 Clip i depends on its image, --seed and the other settings alone, not on --clips: a longer set begins with the
-shorter one. Procedural image i is that of seed SEED + i, so give sets whose seeds don't overlap.
+shorter one. Procedural image i is that of seed SEED + i, so give sets whose seeds don't overlap. With --nproc N, under
+srun or in a SLURM job array each process makes its share, on its own GPU.
 """
 
 

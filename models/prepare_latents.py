@@ -14,11 +14,11 @@ from models.bundled_weights import TINY_AUTOENCODER
 DESCRIPTION = """\
 Computes the latents of shards' clips once, so that training the video model reads them instead of frames.
 They go into the shards' own folder. A run that uses them needs the same autoencoder and number of frames.
-Under torchrun, srun or a SLURM job array each process makes its share, on its own GPU.
+With --nproc N, under srun or in a SLURM job array each process makes its share, on its own GPU.
 
   ./launch.sh prepare latents runs/data/tiny_train
   ./launch.sh prepare latents shards/re10k --autoencoder weights/CogVideoX-5b-I2V/vae --frames 49 \\
-      --strides 3 4 5 --hop 48 --forwards-only --device cuda
+      --forwards-only --device cuda --nproc 8
 """
 
 

@@ -13,8 +13,8 @@ from data.work_share import add_share_options, own_share
 DESCRIPTION = """\
 Computes the text embeddings of shards' captions once, so that no text encoder sits in the training process.
 They go into the shards' own folder; task.text names their set. A clip without a caption gets the empty
-prompt's embedding, which is stored once. Under torchrun, srun or a SLURM job array each process makes its share, on
-its own GPU.
+prompt's embedding, which is stored once. With --nproc N, under srun or in a SLURM job array each process
+makes its share, on its own GPU.
 
   ./launch.sh prepare text shards/re10k --encoder weights/CogVideoX-5b-I2V --device cuda
   ./launch.sh prepare text shards/re10k --encoder weights/CogVideoX-5b-I2V --empty --name no_captions
