@@ -109,7 +109,7 @@ class MemoryTracker(TorchDispatchMode):
 
     def _add(self, tensor: Tensor, origin: str) -> None:
         storage = tensor.untyped_storage()
-        if id(storage) in self._known:
+        if id(storage) in self._known or tensor.is_meta:
             return
         size = self._size(storage)
         self._remember(storage, origin, size)

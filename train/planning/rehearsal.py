@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from train.engine import autocast
 from train.optimizer import create_optimizer, trainable_parameters
+from train.planning.dtype_check import DtypeCheck
 from train.planning.fake_modules import every_tensor, make_fake, movable
 from train.planning.gpu_rules import CudaAutocast, backward, use_gpu_attention
 from train.planning.memory_tracker import GRADIENTS, MemoryTracker
@@ -85,7 +86,7 @@ def rehearse(outline: Outline, batch_size: int, *, on_gpu: bool = True) -> Rehea
         tracker.leave_out(every_tensor(modules))
         tracker.watch(parameters.values())
         rules = CudaAutocast() if on_gpu else nullcontext()
-        with rules, tracker, origins(outline, tracker):
+        with rules, tracker, DtypeCheck(on_gpu), origins(outline, tracker):
             with autocast(CPU, recipe.engine.precision), tracker.origin("loss"):
                 losses = outline.task.losses(model, batch, torch.Generator())
             names, after_forward = tuple(losses), tracker.total

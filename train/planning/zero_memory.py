@@ -2,15 +2,15 @@
 
 How weights, gradients and optimizer states are shared among N GPUs is the ZeRO paper's (Rajbhandari et al., arXiv
 1910.02054, sec. 5 and fig. 1): stage 1 partitions the optimizer's states, 2 the gradients too, 3 the weights too.
-DeepSpeed's own estimator (`estimate_zero2_model_states_mem_needs` and the one of stage 3) counts 18 bytes a weight
-for half-precision models; ours stay in float32 and autocast makes their copies, so the bytes are others here. What
-DeepSpeed 0.19.8 adds is read from its `zero/stage_1_and_2.py` and `zero/stage3.py`: a second copy of a rank's weights
-in stages 1 and 2, a bucket of fixed size in which gradients are reduced, and whole weights that stage 3 has gathered.
+DeepSpeed's own estimators (`estimate_zero2_model_states_mem_needs` and the one of stage 3) count 18 bytes a weight
+for models in half precision; ours stay in float32 and autocast makes their copies, so the bytes are others here.
+What DeepSpeed 0.19.8 adds is read from its `zero/stage_1_and_2.py` and `zero/stage3.py`: a second copy of a rank's
+weights for the optimizer, a bucket in which gradients are reduced, and whole weights that stage 3 has gathered.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from train.deepspeed_engine import deepspeed_settings
@@ -75,18 +75,33 @@ class Memory:
 def gpu_memory(
     footprint: Footprint, stage: int, gpus: int, *, offload: bool = False, plain: bool = False
 ) -> Memory:
-    """The fuller of two moments: the passes' peak, and the optimizer's step.
+    """The fullest of the moments of a step: the passes, the reduction of gradients, the optimizer's step.
 
     stage: ZeRO's, 0 to 3. offload: the optimizer and its states in host memory; stages 1 to 3 only.
     plain: the engine of one process, which is stage 0 without DeepSpeed.
     """
     assert stage or not offload, "stage 0 has nothing to offload"
-    settings = _zero_settings(stage)
-    bucket = 0 if plain else FLOAT * int(settings.get("reduce_bucket_size", REDUCE_BUCKET))
-    found = [
-        moment(footprint, stage, gpus, offload, bucket) for moment in (_passes, _optimizer_step)
-    ]
-    return max(found, key=lambda memory: memory.total)
+    whole = FLOAT * footprint.trained
+    share = -(-whole // gpus)
+    held = share if stage == 3 else whole
+    # Its share of the weights again, and of both averages; in stage 0 just the averages.
+    states = 3 * share if stage else 2 * whole
+    moments = _moments(footprint, stage, gpus, offload)
+    if plain:
+        moments = [replace(moment, buffers=0) for moment in moments]
+    fullest = max(moments, key=lambda moment: moment.total)
+    return Memory(
+        weights=held,
+        frozen=footprint.frozen,
+        average=held if footprint.average else 0,
+        states=0 if offload else states,
+        gradients=fullest.gradients,
+        activations=fullest.activations,
+        buffers=fullest.buffers,
+        batch=footprint.batch,
+        # States and gradients, and a buffer through which weights come back.
+        host=5 * share if offload else 0,
+    )
 
 
 def network_bytes(trained: int, stage: int, gpus: int) -> float:
@@ -95,67 +110,44 @@ def network_bytes(trained: int, stage: int, gpus: int) -> float:
     return times * FLOAT * trained * (gpus - 1) / gpus
 
 
-def _passes(
-    footprint: Footprint, stage: int, gpus: int, offload: bool, bucket: int
-) -> Memory:
+@dataclass(frozen=True)
+class _Moment:
+    """What changes within a step [bytes]."""
+
+    gradients: int
+    activations: int = 0
+    buffers: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.gradients + self.activations + self.buffers
+
+
+def _moments(footprint: Footprint, stage: int, gpus: int, offload: bool) -> list[_Moment]:
     whole = FLOAT * footprint.trained
-    share = whole // gpus
+    share = -(-whole // gpus)
     beside = footprint.peak_beside_gradients
-    if stage < 2:
-        # Gradients come while activations go, unless those of an earlier part are there already.
-        gradients = whole if footprint.parts > 1 else footprint.peak - beside
-        buffers = bucket if stage else 0
+    # Gradients come while activations go, unless those of an earlier part are there already.
+    meanwhile = whole if footprint.parts > 1 else footprint.peak - beside
+    if stage == 0:
+        copies = min(FLOAT * REDUCE_BUCKET, whole)
+        return [
+            _Moment(meanwhile, beside),
+            _Moment(whole, 0, copies),
+            _Moment(whole, footprint.step_peak),
+        ]
+    bucket = FLOAT * int(_zero_settings(stage).get("reduce_bucket_size", REDUCE_BUCKET))
+    # The optimizer steps a flat copy of this rank's gradients.
+    step = _Moment(2 * share, footprint.step_peak // gpus, bucket if stage == 3 else 0)
+    kept = 0 if offload else share
+    if stage == 1:
+        found = [_Moment(meanwhile, beside, bucket), _Moment(whole + kept, 0, bucket)]
+    elif stage == 2:
+        found = [_Moment(kept, beside, bucket)]
     else:
-        gradients, buffers = (0 if offload else share), bucket
-    if stage == 3:
-        buffers += FLOAT * min(footprint.trained, LIVE_WEIGHTS + PREFETCHED_WEIGHTS)
-    return _memory(footprint, stage, gpus, offload, gradients, beside, buffers)
-
-
-def _optimizer_step(
-    footprint: Footprint, stage: int, gpus: int, offload: bool, bucket: int
-) -> Memory:
-    whole = FLOAT * footprint.trained
-    share = whole // gpus
-    if stage == 0:  # all gradients are there, and before the step buckets of them are reduced
-        return _memory(
-            footprint, stage, gpus, offload, whole, footprint.step_peak, min(bucket, whole)
-        )
-    if stage == 1:  # the same, and this rank's share of them is copied out of the bucket
-        return _memory(footprint, stage, gpus, offload, whole + share, 0, bucket)
-    # This rank's share of the gradients, and a flat copy of it for the optimizer.
-    gradients, extra = (0, 0) if offload else (2 * share, footprint.step_peak // gpus)
-    return _memory(footprint, stage, gpus, offload, gradients, extra, 0)
-
-
-def _memory(
-    footprint: Footprint,
-    stage: int,
-    gpus: int,
-    offload: bool,
-    gradients: int,
-    activations: int,
-    buffers: int,
-) -> Memory:
-    whole = FLOAT * footprint.trained
-    share = whole // gpus
-    states = 2 * share if stage else 2 * whole
-    if stage in (1, 2):
-        states += share  # a copy of the weights that the optimizer steps
-    held = share if stage == 3 else whole
-    # In host memory: weights, gradients, two states, and a buffer through which weights come back.
-    host = 5 * share if offload else 0
-    return Memory(
-        weights=held,
-        frozen=footprint.frozen,
-        average=held if footprint.average else 0,
-        states=0 if offload else states,
-        gradients=gradients,
-        activations=activations,
-        buffers=buffers,
-        batch=footprint.batch,
-        host=host,
-    )
+        gathered = FLOAT * min(footprint.trained, LIVE_WEIGHTS + PREFETCHED_WEIGHTS)
+        found = [_Moment(kept, beside, bucket + gathered)]
+    return found if offload else [*found, step]
 
 
 def _zero_settings(stage: int) -> dict[str, Any]:

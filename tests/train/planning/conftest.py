@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # for cpu_raster_shapes
 
 CPU = torch.device("cpu")
 BASE = VideoModelConfig(
-    latent_channels=8, heads=2, head_width=64, layers=3, patch=1, time_width=32, text_width=16,
-    text_tokens=4, num_frames=17, height=64, width=96, learned_positions=False,
+    latent_channels=8, heads=2, head_width=64, layers=2, patch=1, time_width=32, text_width=16,
+    text_tokens=4, num_frames=17, height=32, width=48, learned_positions=False,
 )  # fmt: skip
-LALRM = {"latent_channels": 8, "width": 128, "depth": 4, "heads": 2, "patch": 1}
+LALRM = {"latent_channels": 8, "width": 128, "depth": 3, "heads": 2, "patch": 1}
 
 NewRecipe = Callable[..., Recipe]
 
@@ -54,11 +54,11 @@ def new_recipe(weights: Path) -> NewRecipe:
     """Makes recipes of a kind ("video", "reconstruction", "autoencoder"); changes are keys of the task or the run."""
 
     def make(kind: str, precision: str = "fp32", loop: dict[str, Any] | None = None, **task: Any) -> Recipe:
-        data = {"data": ["shards"], "validation_data": "shards", "frame_size": [64, 96], "batch_size": 4}
+        data = {"data": ["shards"], "validation_data": "shards", "frame_size": [32, 48], "batch_size": 4}
         settings: dict[str, Any] = {
             "video": {
                 "base": weights / "base",
-                "branches": {"control_blocks": 2, "lora_rank": 8, "encoder_width": 16},
+                "branches": {"control_blocks": 1, "lora_rank": 8, "encoder_width": 16},
                 "autoencoder": weights / "codec",
                 "latents": "stored",
             },
@@ -68,7 +68,11 @@ def new_recipe(weights: Path) -> NewRecipe:
                 "latents": "stored",
                 "loss": {"depth": 0.1, "opacity": 0.1},
             },
-            "autoencoder": {"model": {"kind": "cogvideox", "norm_groups": 4}, "num_frames": 9},
+            "autoencoder": {
+                "model": {"kind": "cogvideox", "norm_groups": 4, "block_out_channels": [8, 16, 16, 16]},
+                "num_frames": 9,
+                "batch_size": 2,
+            },
         }[kind]
         return Recipe.model_validate(
             {
@@ -102,7 +106,7 @@ def real_batch(recipe: Recipe, batch_size: int) -> dict[str, Tensor]:
             batch[name] = torch.eye(4).repeat(batch_size, shape[0], 1, 1)
             batch[name][..., 2, 3] = torch.linspace(0, 0.3, shape[0])
         elif name.endswith("intrinsics"):
-            matrix = torch.tensor([[80.0, 0, 48], [0, 80, 32], [0, 0, 1]])
+            matrix = torch.tensor([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]])
             batch[name] = matrix.repeat(batch_size, shape[0], 1, 1)
     return batch
 
