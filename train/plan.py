@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         "--gpus", type=int, default=1, metavar="N", help="on each node (default: %(default)s)"
     )
     parser.add_argument(
-        "--gpu-memory", type=float, default=80, metavar="GB", help="of each (default: %(default)s)"
+        "--gpu-memory", type=float, default=80.0, metavar="GB", help="of each (default: %(default)s)"
     )
     parser.add_argument(
         "--reserve",

@@ -55,9 +55,10 @@ def rasterise(
     image, alpha = Draw.apply(
         means, conics, colors, opacities.contiguous(), offsets, splat_ids, size
     )
-    del radii, tiles_per_splat, keys  # gsplat hands them back, so they live until here
     image = image.movedim(-1, -3).to(dtype)
-    return image[..., :3, :, :], image[..., 3, :, :], 1 - alpha[..., 0].to(dtype)
+    transmittance = 1 - alpha[..., 0].to(dtype)
+    del radii, tiles_per_splat, keys  # gsplat hands them back, so they live until here
+    return image[..., :3, :, :], image[..., 3, :, :], transmittance
 
 
 @torch.no_grad()

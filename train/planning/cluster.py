@@ -23,7 +23,7 @@ class Cluster:
 
     nodes: int = 1
     gpus_per_node: int = 1
-    gpu_memory: float = 80 * GIB
+    gpu_memory: float = 80.0 * GIB
     reserve: float = 0.08
     peak: float = H100_TFLOPS * 1e12
     utilisation: float = 0.4

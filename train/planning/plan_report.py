@@ -215,7 +215,7 @@ def _number(value: int) -> str:
     return f"{value:,}" if value else ""
 
 
-def _gib(size: float) -> str:
+def _gib(size: int | float) -> str:
     return f"{size / GIB:,.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:,.1f} MiB"
 
 
