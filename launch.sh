@@ -48,6 +48,9 @@ prepare; what it makes can be shared among processes, which need no word of each
   --nproc N          N processes on this node, or one for each "gpu"; under srun and in a SLURM job array
                      each task takes its share by itself
 
+score only:
+  --nproc N          N processes on this node share the clips; "gpu" means one for each GPU
+
 environment:
   STILLSCAPE_PYTHON       the Python, 3.11 or newer, that .venv is made with
   STILLSCAPE_VENV         another place for the environment
@@ -127,6 +130,13 @@ num_gpus() {
     { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU' || true
 }
 
+# Makes the caller's nproc, as --nproc of command $1 has it, a number or nothing.
+count_processes() {
+    [[ "$nproc" == gpu ]] && nproc="$(num_gpus)"
+    [[ "$nproc" =~ ^([1-9][0-9]*)?$ ]] ||
+        fail "$1: --nproc is \"$nproc\", expected a number from 1, or gpu where there is one"
+}
+
 # Shares the cores among $1 processes on this node.
 share_cores() {
     local cores
@@ -159,9 +169,7 @@ train() {
         shift
     done
     set -- train.run ${rest[@]+"${rest[@]}"}
-    [[ "$nproc" == gpu ]] && nproc="$(num_gpus)"
-    [[ "$nproc" =~ ^([1-9][0-9]*)?$ ]] ||
-        fail "train: --nproc is \"$nproc\", expected a number from 1, or gpu where there is one"
+    count_processes train
     [[ "$restarts" =~ ^[0-9]+$ ]] || fail "train: --max-restarts is \"$restarts\", expected a number from 0"
     local torchrun=("$VENV_PYTHON" -m train.torchrun "--max-restarts=$restarts")
 
@@ -202,6 +210,29 @@ train() {
     else
         start "$VENV_PYTHON" -m "$@"
     fi
+}
+
+# One process, or several on this node that share the clips.
+score() {
+    local nproc="" rest=()
+    while (($#)); do
+        case "$1" in
+            --nproc=*) nproc="${1#*=}" ;;
+            --nproc)
+                (($# > 1)) || fail "score: --nproc needs a value"
+                nproc=$2 && shift
+                ;;
+            *) rest+=("$1") ;;
+        esac
+        shift
+    done
+    set -- eval.score ${rest[@]+"${rest[@]}"}
+    count_processes score
+    if [[ "${nproc:-1}" -gt 1 ]]; then
+        share_cores "$nproc"
+        start "$VENV_PYTHON" -m torch.distributed.run --standalone --nproc-per-node="$nproc" -m "$@"
+    fi
+    start "$VENV_PYTHON" -m "$@"
 }
 
 # Sources that need a model are further to the right than `data`, which can't import them.
@@ -253,6 +284,7 @@ main() {
         test) cd "$ROOT" && start "$VENV_PYTHON" -m pytest "$@" ;;
         train) train "$@" ;;
         prepare) prepare "$@" ;;
+        score) score "$@" ;;
         *) start "$VENV_PYTHON" -m "$module" "$@" ;;
     esac
 }

@@ -18,6 +18,8 @@ UNRELATED = 1.25
 unrelated pictures do (1.13 for normally distributed colours)."""
 MIN_GAIN = 0.07
 """A depth counts as found where it lowers the difference by this share against a plane far away."""
+LEAST_DIFFERENCE = 1e-6
+"""Frames that differ by less than this are the same, and tell no depth: as if all were far away."""
 RANGE, NUM_DEPTHS = (0.5, 200.0), 40
 """Depths tried, in units of the typical step between frames that are compared."""
 HEIGHT = 32
@@ -66,8 +68,9 @@ def _sweep(frames: Float[Tensor, "t 3 h w"], cameras: Cameras, gap: int) -> tupl
     depths = [step * low * (high / low) ** (i / (NUM_DEPTHS - 1)) for i in range(NUM_DEPTHS)]
     errors = [_difference(frames, cameras, sources, targets, depth) for depth in depths]
     best = min(range(NUM_DEPTHS), key=errors.__getitem__)
-    far_away = max(errors[-1], 1e-9)
-    return 1 - errors[best] / far_away, depths[best]
+    if errors[-1] < LEAST_DIFFERENCE:
+        return 0.0, 0.0
+    return 1 - errors[best] / errors[-1], depths[best]
 
 
 def _difference(

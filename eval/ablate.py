@@ -76,8 +76,8 @@ def run_ablation(ablation: Ablation) -> int:
 def write_summary(ablation: Ablation, scores: list[dict[str, Any]]) -> None:
     """`summary.json` and `table.md` of the runs scored so far."""
     from data.durable_files import write_durably
+    from eval.images.metrics import lpips_hint
     from eval.scores.ablation_report import ablation_markdown, summarise_ablation
-    from eval.scores.metrics import lpips_hint
     from train.run_folder import describe_environment
 
     missing = len(ablation.runs) - len(scores)

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Literal
 from configs.errors import EXIT_DONE, EXIT_USER, run_command
 from eval.benchmarks.machine import describe_machine
 from eval.dependency_probe import Answer, ask
+from models.published_weights import I3D, INCEPTION, LPIPS_BACKBONES, file_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,12 +40,11 @@ MODULE_OF = {
     "types-pyyaml": None,  # types alone, nothing to import
 }
 
-DOWNLOADS = "https://download.pytorch.org/models/"
-INCEPTION = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
 WEIGHTS = {
-    "LPIPS (alex)": DOWNLOADS + "alexnet-owt-7be5be79.pth",
-    "LPIPS (vgg), perceptual loss": DOWNLOADS + "vgg16-397923af.pth",
-    "FID, KID": INCEPTION + "weights-inception-2015-12-05-6726825d.pth",
+    "LPIPS (alex)": LPIPS_BACKBONES["alex"],
+    "LPIPS (vgg), perceptual loss": LPIPS_BACKBONES["vgg"],
+    "FID, KID": INCEPTION,
+    "FVD": I3D,
 }
 
 Status = Literal["ok", "other version", "missing", "broken"]
@@ -194,11 +195,11 @@ def abilities(answers: dict[str, Answer]) -> Iterator[Ability]:
     yield bundled_weights()
     folder = hub_folder() / "checkpoints"
     for name, address in WEIGHTS.items():
-        file = folder / address.rpartition("/")[2]
+        file = folder / file_name(address)
         if file.is_file():
             yield Ability(f"weights of {name}", True, str(file))
         else:
-            cure = f"curl -L --create-dirs -o {file} {address}"
+            cure = f"curl -L --create-dirs -o {shlex.quote(str(file))} {shlex.quote(address)}"
             yield Ability(f"weights of {name}", False, "not downloaded", cure)
 
 

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from configs.errors import UserError
+from models.published_weights import LPIPS_BACKBONES, file_name, read_state_dict
 from models.torchvision_compat import mend_torchvision
 
 Backbone = Literal["vgg", "alex"]
-DOWNLOADS = {
-    "vgg": "https://download.pytorch.org/models/vgg16-397923af.pth",
-    "alex": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-}
+SMALLEST_SIDE: dict[Backbone, int] = {"alex": 31, "vgg": 16}
+"""Smaller frames [px] leave nothing for the backbone's last layer."""
 
 
 class PerceptualLoss(nn.Module):
@@ -63,9 +62,11 @@ def load_lpips(backbone: Backbone, weights: Path | None = None) -> nn.Module:
     weights: the torchvision backbone's state dict (.pth or .safetensors); None takes torchvision's cached
     or downloaded file. Raises UserError where lpips is not installed or the weights cannot be had.
     """
+    lpips = _import_lpips()
+    state = _backbone_state(backbone, weights)
     # The linear heads ship inside the package; only the backbone is a download.
-    network = _import_lpips().LPIPS(net=backbone, pnet_rand=True, verbose=False)
-    _load_backbone(network.net, _backbone_state(backbone, weights))
+    network = lpips.LPIPS(net=backbone, pnet_rand=True, verbose=False)
+    _load_backbone(network.net, state)
     return network.eval().requires_grad_(False)
 
 
@@ -78,19 +79,29 @@ def outline_lpips(backbone: Backbone) -> nn.Module:
 
 
 def _import_lpips() -> ModuleType:
+    if problem := lpips_problem():
+        raise UserError(problem)
+    import lpips
+
+    return lpips
+
+
+def lpips_problem() -> str | None:
+    """Why the packages that LPIPS needs do not load here, and the cure; None where they do."""
     try:
         mend_torchvision()
-        import lpips
+        import lpips  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            f"LPIPS needs packages that do not load ({error}): pip install 'stillscape[perceptual]'"
-        ) from error
-    return lpips
+        return (
+            f"LPIPS needs packages that do not load ({error}):"
+            " STILLSCAPE_EXTRAS=perceptual,dev ./launch.sh setup"
+        )
+    return None
 
 
 def cached_backbone(backbone: Backbone) -> Path | None:
     """torchvision's cached file of the backbone, if it is there."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / DOWNLOADS[backbone].rsplit("/", 1)[1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / file_name(LPIPS_BACKBONES[backbone])
     return path if path.is_file() else None
 
 
@@ -99,24 +110,14 @@ def _backbone_state(backbone: Backbone, weights: Path | None) -> dict[str, Tenso
     if path is None:
         try:
             return torch.hub.load_state_dict_from_url(
-                DOWNLOADS[backbone], check_hash=True, weights_only=True
+                LPIPS_BACKBONES[backbone], check_hash=True, weights_only=True
             )
         except OSError as error:
             raise UserError(
                 f"LPIPS needs the {backbone} weights and they cannot be downloaded ({error}); fetch"
-                f" {DOWNLOADS[backbone]} elsewhere and give its path"
+                f" {LPIPS_BACKBONES[backbone]} elsewhere and give its path"
             ) from error
-    if not path.is_file():
-        raise UserError(f"{path} is missing; expected the {backbone} backbone's weights for LPIPS")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        # `weights_only` reads tensors alone and refuses pickled code.
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path} is not a readable weights file ({error})") from error
+    return read_state_dict(path)
 
 
 def _load_backbone(network: nn.Module, state: dict[str, Tensor]) -> None:

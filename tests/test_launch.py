@@ -129,6 +129,19 @@ def test_several_processes_on_one_node_are_torchrun(command):
     assert "--max-restarts=3" in command("train", "--max-restarts", "3", "tiny.yaml")
 
 
+def test_a_score_is_shared_by_processes_of_one_node(command, launch):
+    plain = ["VENV/bin/python", "-m", "eval.score", "clips", "--out", "x"]
+    assert command("score", "clips", "--out", "x") == plain
+    assert command("score", "--nproc=1", "clips", "--out", "x") == plain
+    words = command("score", "clips", "--nproc", "2", "--out", "x", OMP_NUM_THREADS="1")
+    assert words[:3] == ["OMP_NUM_THREADS=1", "NUMBA_NUM_THREADS=1", "OMP_WAIT_POLICY=PASSIVE"]
+    assert words[3:] == [
+        *("VENV/bin/python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+        *("-m", "eval.score", "clips", "--out", "x"),
+    ]
+    assert launch("--dry-run", "score", "--nproc", "x", "clips").returncode == 2
+
+
 def test_processes_share_the_cores(command):
     cores = os.cpu_count() or 1
     assert f"OMP_NUM_THREADS={max(1, cores // 2)}" in command("train", "--nproc", "2", "r.yaml")

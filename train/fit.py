@@ -16,12 +16,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-import models.torchvision_compat  # noqa: F401  mends torchvision before torchmetrics imports it
 from configs.errors import UserError
 from configs.loader import Config
 from data.cameras import Cameras
 from models.gaussians import Gaussians
 from models.rendering.render import render
+from train.ssim import structural_similarity
 
 LOGIT_LIMIT = 1e-4
 """Opacities are kept this far from 0 and 1, where the logit is infinite."""
@@ -120,7 +120,10 @@ def fit_gaussians(
         optimiser.step()
         raw.project()
         if (step + 1) % config.prune_every == 0:
-            raw.keep_rows(optimiser, raw.opaque_rows(config.min_opacity))
+            opaque = raw.opaque_rows(config.min_opacity)
+            # Frames that look like the background let every Gaussian fade: a scene keeps them then.
+            if len(opaque):
+                raw.keep_rows(optimiser, opaque)
         if on_step is not None:
             on_step(FitStep(step, loss.item(), raw.num_gaussians, time.monotonic() - started))
     return raw.gaussians().detach()
@@ -132,11 +135,7 @@ def photometric_loss(
     """(1 - w) L1 + w (1 - SSIM), means over views and pixels. 3DGS, eq. 7, with w = 0.2 there."""
     loss = (1 - ssim_weight) * (drawn - truth).abs().mean()
     if ssim_weight:
-        from torchmetrics.functional.image import structural_similarity_index_measure
-
-        similarity = structural_similarity_index_measure(drawn, truth, data_range=1.0)
-        assert isinstance(similarity, Tensor)
-        loss = loss + ssim_weight * (1 - similarity)
+        loss = loss + ssim_weight * (1 - structural_similarity(drawn, truth))
     return loss
 
 

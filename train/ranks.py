@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -75,10 +76,11 @@ class Ranks:
 
 
 @contextmanager
-def joined_ranks(device: str) -> Iterator[Ranks]:
+def joined_ranks(device: str, longest_wait: timedelta | None = None) -> Iterator[Ranks]:
     """This process's ranks, from the variables that torchrun sets; a lone process needs none.
 
-    device: "auto", "cpu" or "cuda". Raises UserError where CUDA is asked for and there is none.
+    device: "auto", "cpu" or "cuda". longest_wait: for another rank, in one call; None is the backend's own.
+    Raises UserError where CUDA is asked for and there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(
@@ -93,7 +95,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         torch.cuda.set_device(place)
     try:
         if world_size > 1:
-            dist.init_process_group("nccl" if on_gpu else "gloo")
+            dist.init_process_group("nccl" if on_gpu else "gloo", timeout=longest_wait)
             yield Ranks(dist.get_rank(), world_size, place)
         else:
             yield Ranks(device=place)

@@ -63,9 +63,13 @@ def match_features(
     pairs: Sequence[tuple[str, str]],
     *,
     seed: int,
+    lenses_known: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Matches and verifies the features of pairs of images.
+
+    lenses_known: the database's focal lengths are exact. Otherwise a pair that fits some other lens a little better
+        counts as taken with an unknown one, which makes the global mapper fail.
 
     Runs on one core: the order in which several would write changes what is built on the matches.
     """
@@ -75,6 +79,8 @@ def match_features(
     matching.num_threads = 1
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
+    if lenses_known:
+        verification.min_E_F_inlier_ratio = 0.5
     pairing = pycolmap.ImportedPairingOptions()
     pairing.match_list_path = database.with_name("pairs.txt")
     done = 0

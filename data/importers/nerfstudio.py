@@ -142,6 +142,20 @@ def read_transforms_path(path: Path | str) -> RecordedPath:
     )
 
 
+def native_size(path: Path | str) -> tuple[int, int]:
+    """Height and width [px] of the first image of a `transforms.json` (or of the folder that holds one)."""
+    path = _find_file(Path(path))
+    content, entries, _ = _read_transforms(path)
+    where = f"{path}: frame 0"
+    values = {**content, **entries[0]}
+    image_path = _image_path(values.get("file_path"), path.parent, where)
+    height, width = image_size(image_path)
+    stated_height, stated_width = _stated_size(values, image_path, where)
+    # Cameras may be stated for the pixels as they are stored, which EXIF would turn.
+    turned = (stated_height > stated_width) != (height > width)
+    return (width, height) if turned else (height, width)
+
+
 def write_nerfstudio(clip: Clip, folder: Path | str) -> None:
     """Writes `folder/transforms.json` and `folder/images/*.png` (8 bits a channel), in scene units.
 

@@ -18,13 +18,13 @@ from data.importers.nerfstudio import write_nerfstudio
 from data.importers.path_json import save_camera_path
 from data.importers.photo import Photo
 from data.importers.video import write_video
+from eval.images.metrics import psnr
 from eval.pages.clip_pictures import spread
 from eval.pages.html_report import Report
 from eval.pages.path_picture import write_path_picture
 from eval.pages.pictures import color_depth, depth_range
 from eval.pages.scene_outputs import SCENE_FILES, VIEWER_HELP, write_gaussians
 from eval.reconstruction import render_scene
-from eval.scores.metrics import psnr
 from models.generated_scene import GeneratedScene
 from train.run_folder import describe_environment
 

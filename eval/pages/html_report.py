@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data.durable_files import write_durably
 from eval.pages.line_chart import LineChart
-from eval.pages.pictures import png_bytes
+from eval.pages.pictures import png_bytes, png_width
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 
@@ -66,6 +66,11 @@ class Report:
         self._blocks.append(
             f'<div class="card"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
         )
+
+    def explanations(self, rows: Mapping[str, str]) -> None:
+        """Names with a sentence each, which may be long."""
+        lines = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in rows.items())
+        self._blocks.append(f'<div class="card"><dl>{lines}</dl></div>')
 
     def bars(
         self,
@@ -136,11 +141,12 @@ class Report:
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
 
-    def image(self, path: Path, caption: str) -> None:
-        """A PNG file, inline."""
+    def image(self, path: Path, caption: str, enlarge: bool = True) -> None:
+        """A PNG file, inline. enlarge: to the page's width; otherwise it has at most its own."""
         data = base64.b64encode(path.read_bytes()).decode("ascii")
+        style = "" if enlarge else f' style="max-width: {png_width(path)}px"'
         self._blocks.append(
-            f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+            f'<figure><img alt="{escape(caption)}"{style} src="data:image/png;base64,{data}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -74,6 +75,12 @@ def png_bytes(image: Float[Tensor, "3 h w"] | Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def png_width(path: Path) -> int:
+    """The width of a picture file, in pixels."""
+    with Image.open(path) as image:
+        return image.width
 
 
 def draw_grid(

@@ -14,8 +14,8 @@ from data.cameras import Cameras, stack_cameras
 from data.clip_windows import Window
 from data.shard_index import ShardIndex, index_file
 from data.shards import open_clip
+from eval.images import metrics
 from eval.reconstruction import render_scene
-from eval.scores import metrics
 from models.autoencoders.interface import VideoAutoencoder
 from models.autoencoders.latent_shards import LATENTS
 from models.lalrm import LaLRM

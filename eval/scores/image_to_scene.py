@@ -15,8 +15,9 @@ from torch import Tensor
 from data.cameras import Cameras
 from data.clips import Clip
 from data.importers.photo import Photo
+from eval.images import metrics
 from eval.reconstruction import render_scene
-from eval.scores import baselines, metrics
+from eval.scores import baselines
 from models.gaussians import Gaussians
 from models.generated_scene import GeneratedScene
 from models.pipeline import ImageToScenePipeline

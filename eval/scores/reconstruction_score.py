@@ -15,12 +15,23 @@ from eval.pages.clip_pictures import compare_grid
 from eval.pages.pictures import png_bytes
 from eval.reconstruction import load_models
 from eval.scores.score_report import print_scores, write_score_report
-from eval.scores.score_run import ScoreConfig, Scored, Told, picture_file, settings_sha256
+from eval.scores.score_run import (
+    FORMAT,
+    ScoreConfig,
+    Scored,
+    Told,
+    picture_file,
+    settings_sha256,
+)
 from eval.scores.scored_clips import open_scored_clips
 from eval.scores.scoring import BaselineConfig, fit_time_ratio, new_view_psnr, score_clip, summarise
 from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
+from models.perceptual import cached_backbone
 from models.pretrained import weights_digest
 from train.randomness import derive_seed
+
+LINE_FORMAT = "2"
+"""2: with MS-SSIM, LPIPS and floaters."""
 
 
 class ReconstructionScoreConfig(ScoreConfig):
@@ -49,10 +60,13 @@ class ReconstructionScore:
         self.clips = open_scored_clips(config.data)
         self.num_items = min(config.num_clips or len(self.clips), len(self.clips))
         self.models = load_models(config.autoencoder, config.lalrm)
+        backbone = cached_backbone("alex")
         self.identity = {
+            FORMAT: LINE_FORMAT,
             "clips": self.clips.fingerprint,
             "autoencoder": weights_digest(config.autoencoder),
             "lalrm": weights_digest(config.lalrm),
+            "lpips": "not available" if backbone is None else backbone.name,
             "settings": settings_sha256(config.baselines, config.seed),
         }
 

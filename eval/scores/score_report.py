@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from eval.pages.clip_pictures import METHOD_NAMES
 from eval.pages.html_report import Report
-from eval.scores.scoring import BASELINES, GROUPS, OURS, new_view_psnr
+from eval.scores.report_parts import add_failed, add_making
+from eval.scores.scoring import BASELINES, EXTRAS, GROUPS, OURS, new_view_psnr
 
 HEADINGS = {"seen": "views given", "unseen": "new views, near", "far": "new views, far"}
 BAR_FLOOR_DB = 10.0
@@ -44,6 +44,24 @@ def score_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         cells = [_pair(scores["psnr"][group], scores["ssim"][group]) for group in groups]
         rows.append([METHOD_NAMES[name], *cells])
     return header, rows
+
+
+def extra_rows(summary: dict[str, Any], metric: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a further metric: a method, then its mean in each group."""
+    header, _ = score_rows(summary)
+    groups = [group for group in GROUPS if summary["views"][group]]
+    values = {OURS: summary[metric]}
+    values |= {name: summary["baselines"][name][metric] for name in BASELINES}
+    rows = [
+        [
+            METHOD_NAMES[name],
+            *("–" if row[group] is None else f"{row[group]:.3f}" for group in groups),
+        ]
+        for name, row in values.items()
+        if any(row[group] is not None for group in groups)
+    ]
+    name = "LPIPS (AlexNet)" if metric == "lpips" else metric.replace("_", "-", 1).upper()
+    return [name, *header[1:]], rows
 
 
 def print_scores(summary: dict[str, Any]) -> None:
@@ -84,6 +102,10 @@ def add_scores(report: Report, summary: dict[str, Any], far_below_db: float) -> 
         note += f" The 3DGS fit took {summary['fit_time_ratio']:.0f} times LaLRM's seconds."
     report.note(note)
     report.table(*score_rows(summary), ours=METHOD_NAMES[OURS])
+    for metric in sorted(name for name in summary if name.startswith(EXTRAS)):
+        report.table(*extra_rows(summary, metric), ours=METHOD_NAMES[OURS])
+    for hint in summary["not_available"].values():
+        report.note(f"{hint}.")
 
 
 def write_score_report(
@@ -102,6 +124,7 @@ def write_score_report(
             (_number(summary["psnr"]["far"], " dB"), "new views far off, PSNR"),
             (_number(summary["psnr"]["seen"], " dB"), "views given, PSNR"),
             ("–" if depth is None else f"{100 * depth:.1f} %", "median depth error, new views"),
+            (_share(summary["floaters"]), "of the mass floats in free space"),
         ]
     )
     add_scores(report, summary, config["baselines"]["far_below_db"])
@@ -122,16 +145,8 @@ def write_score_report(
         ["clip", "views given", "new views", "median depth", "Gaussians"],
         [_clip_row(line) for line in ranked],
     )
-    if summary["failed"]:
-        report.section("Clips that could not be scored")
-        report.table(["clip", "why"], [[name, why] for name, why in summary["failed"].items()])
-    report.section("How it was made")
-    report.table(
-        ["stage", "seconds a clip"],
-        [[name, f"{value:.2f}"] for name, value in summary["seconds_per_clip"].items()],
-    )
-    made_of = {key: summary[key] for key in ("identity", "config", "environment")}
-    report.details("Settings, versions and hashes", json.dumps(made_of, indent=1))
+    add_failed(report, summary)
+    add_making(report, summary)
     report.write(path)
 
 
@@ -148,6 +163,10 @@ def _clip_row(line: dict[str, Any]) -> list[str]:
 
 def _pair(psnr: float | None, ssim: float | None) -> str:
     return "–" if psnr is None or ssim is None else f"{psnr:.2f} / {ssim:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def _number(value: float | None, unit: str = "") -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,16 @@ from pydantic import BaseModel, Field
 from configs.errors import UserError
 from configs.loader import Config, dump_config
 from data.durable_files import disk_errors_explained, write_durably
+from eval.scores.score_ranks import BatchFile, BatchFiles
+from train.engine import set_threads
+from train.ranks import Ranks
 from train.run_folder import describe_environment
 
+FORMAT = "format"
+"""The name, in an identity, of the number that lines of one meaning share."""
 LINE_BYTES = 20_000
 """A generous guess of a clip's line, for the message on a full disk."""
+WAYS_ON = "give another folder with out=..., or throw that score away with restart=true"
 
 
 class ScoreConfig(Config):
@@ -53,7 +61,8 @@ class Score(Protocol):
     """A kind of score: items, one or more clips each, that are measured in batches.
 
     noun: what an item is called. lines_per_item: every item has so many lines, scored or failed.
-    identity: hashes of all that the lines depend on; lines of another identity are never mixed in.
+    identity: hashes of all that the lines depend on, and under `FORMAT` what lines of one meaning share; lines of
+        another identity are never mixed in.
     """
 
     noun: str
@@ -97,12 +106,14 @@ class Score(Protocol):
 class ScoreRun:
     """One score folder, new or continued."""
 
-    def __init__(self, score: Score) -> None:
+    def __init__(self, score: Score, ranks: Ranks | None = None) -> None:
         self.score = score
+        self.ranks = ranks or Ranks()
         self.folder = score.config.out
         self.lines_path = self.folder / "clips.jsonl"
         self.seconds_path = self.folder / "seconds.jsonl"
-        self._open_folder()
+        self.batches = BatchFiles(self.folder / "batches")
+        self.ranks.on_first(self._open_folder)
 
     @property
     def num_done(self) -> int:
@@ -119,20 +130,27 @@ class ScoreRun:
         Batches are always the same, wherever a run stopped, since the numbers within one depend on each other
         by their rounding: what is left of a batch that is not whole is scored again.
         """
-        torch.set_num_threads(self.score.config.threads)
+        set_threads(self.score.config.threads)
         size, total = self.score.batch_size, self.score.num_items
-        for start in range(self.num_done, total, size):
+        done = self.ranks.from_first((self.num_done, self.batches.starts()))
+        missing = [start for start in range(done[0], total, size) if start not in done[1]]
+        for start in missing[self.ranks.rank :: self.ranks.world_size]:
             items = range(start, min(start + size, total))
             found = self.score.measure(items, self.folder / "pictures", tell)
             rows = [
                 {"item": n, "seconds": one.seconds} for n, one in zip(items, found, strict=True)
             ]
-            with disk_errors_explained(self.lines_path, LINE_BYTES * len(rows)):
-                _append(self.seconds_path, rows)
-                _append(self.lines_path, [line for one in found for line in one.lines])
+            batch = BatchFile([line for one in found for line in one.lines], rows)
+            self.batches.write(start, batch)
+            if self.ranks.is_first:
+                self._put_in_order()
             if on_item is not None:
                 for one in found:
                     on_item(one.lines)
+        self.ranks.gather(None)
+        if self.ranks.is_first:
+            self._put_in_order()
+            self.batches.clear()
 
     def lines(self) -> list[dict[str, Any]]:
         """The whole lines written so far, in order."""
@@ -147,6 +165,7 @@ class ScoreRun:
             **self.score.summarise(lines, seconds),
             "failed": {line["source"]: line["error"] for line in lines if "error" in line},
             f"seconds_per_{self.score.noun}": seconds,
+            "peak_memory_mib": _peak_memory_mib(),
             "identity": self.score.identity,
             "config": self.score.config.model_dump(mode="json"),
             "environment": describe_environment(),
@@ -159,20 +178,37 @@ class ScoreRun:
         self.score.write_report(self.folder, summary, self.lines())
         return self.folder / "report.html"
 
+    def _put_in_order(self) -> None:
+        """Moves the batches that come next in order to the end of `clips.jsonl`."""
+        size = self.score.batch_size
+        while (start := self.num_done) in self.batches.starts() and start % size == 0:
+            batch = self.batches.read(start)
+            with disk_errors_explained(self.lines_path, LINE_BYTES * len(batch.lines)):
+                _append(self.seconds_path, batch.seconds)
+                _append(self.lines_path, batch.lines)
+            self.batches.remove(start)
+
     def _open_folder(self) -> None:
         """Makes the folder, or checks that what it holds is this score's; drops a torn last line."""
         path, identity = self.folder / "identity.json", self.score.identity
         restart = self.score.config.restart
         if restart:
-            for file in (path, self.lines_path, self.seconds_path):
-                file.unlink(missing_ok=True)
+            self._throw_away()
         if path.is_file():
             found = json.loads(path.read_text())
             names = dict.fromkeys([*identity, *found])
-            if changed := [name for name in names if found.get(name) != identity.get(name)]:
+            changed = [name for name in names if found.get(name) != identity.get(name)]
+            if changed and self._holds_no_score():
+                self._throw_away()
+            elif FORMAT in changed:
                 raise UserError(
-                    f"{self.folder} holds the score of something else (other {' and '.join(changed)});"
-                    " give another folder with out=..., or throw that score away with restart=true"
+                    f"{self.folder} holds the score of another version of this program, whose lines have other"
+                    f" measures (format {found.get(FORMAT, 'unknown')}, this one writes {identity.get(FORMAT)});"
+                    f" {WAYS_ON}"
+                )
+            elif changed:
+                raise UserError(
+                    f"{self.folder} holds the score of something else (other {' and '.join(changed)}); {WAYS_ON}"
                 )
         elif _is_taken(self.folder) and not restart:
             raise UserError(
@@ -186,6 +222,17 @@ class ScoreRun:
         for file in (self.lines_path, self.seconds_path):
             _drop_torn_line(file)
         self._drop_part_of_batch()
+        self._put_in_order()
+
+    def _throw_away(self) -> None:
+        for file in (self.folder / "identity.json", self.lines_path, self.seconds_path):
+            file.unlink(missing_ok=True)
+        self.batches.clear()
+
+    def _holds_no_score(self) -> bool:
+        """Whether nothing would be lost: every item so far failed, as those of a wrong file do."""
+        lines = _read_lines(self.lines_path)
+        return not self.batches.starts() and bool(lines) and all("error" in one for one in lines)
 
     def _drop_part_of_batch(self) -> None:
         lines = _read_lines(self.lines_path)
@@ -210,6 +257,14 @@ def settings_sha256(*settings: Any) -> str:
 
 def _is_taken(folder: Path) -> bool:
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+def _peak_memory_mib() -> int:
+    """The most memory that this process has held [MiB]: on the GPU where it used one, else on the CPU."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
 
 
 def _mean_seconds(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -19,8 +19,11 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.loader import Config
 from data.clips import Clip
+from eval.images import metrics
 from eval.reconstruction import Models, Reconstruction, reconstruct_clip, render_scene
-from eval.scores import baselines, metrics
+from eval.scores import baselines
+from eval.scores.floaters import floater_share
+from eval.scores.measured import DIGITS
 from models.gaussians import Gaussians
 from train.fit import FitConfig, StartConfig, fit_gaussians, random_gaussians
 
@@ -28,8 +31,9 @@ GROUPS = ("seen", "unseen", "far")
 OURS = "lalrm"
 BASELINES = ("copy", "median_depth", "fit", "autoencoder")
 METRICS = ("psnr", "ssim")
-DIGITS = 4
-"""Decimals that are kept: more would differ between machines and say nothing."""
+EXTRAS = ("lpips", "ms_ssim")
+"""How the names of further metrics begin: LPIPS (AlexNet) where its weights are, MS-SSIM where frames are large enough
+for more than one scale; with fewer than five, its name says how many."""
 
 
 class BaselineConfig(Config):
@@ -53,6 +57,9 @@ class ClipScore:
     groups: views of each group. `unseen` are the near extra views; `far` is chosen from all extra views.
     psnr, ssim: per method, one value a view of the clip, None where the method says nothing there.
     depth_error: median relative error of the expected depth per group, where the truth is known.
+    floaters: share of the Gaussians' mass in space that the true views see through (`eval.scores.floaters`); None
+        where no depth is known.
+    extra: further metrics by name, each as psnr.
     """
 
     source: str
@@ -61,6 +68,8 @@ class ClipScore:
     ssim: dict[str, list[float | None]]
     depth_error: dict[str, float | None]
     num_gaussians: int
+    floaters: float | None
+    extra: dict[str, dict[str, list[float | None]]]
     seconds: dict[str, float] = field(compare=False)
 
     def line(self) -> dict[str, Any]:
@@ -142,6 +151,8 @@ def score_clip(
         ssim=ssim,
         depth_error={name: _depth_error(clip, depth, views) for name, views in groups.items()},
         num_gaussians=reconstruction.gaussians.num_gaussians,
+        floaters=_floaters(clip, reconstruction.gaussians),
+        extra=_extra_metrics(clip, frames),
         seconds={name: round(value, 3) for name, value in seconds.items()},
     )
     return ClipResult(score, reconstruction, frames, depth)
@@ -170,10 +181,13 @@ def summarise(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
     rows = [line for line in lines if "error" not in line]
     if not rows:
         raise UserError("no clip could be scored; the messages above say why")
+    rows = [{**row, **row.get("extra", {})} for row in rows]
+    extra = dict.fromkeys(name for row in rows for name in row.get("extra", {}))
     measured: dict[str, dict[str, dict[str, float | None]]] = {
-        method: {metric: _group_means(rows, metric, method) for metric in METRICS}
+        method: {metric: _group_means(rows, metric, method) for metric in (*METRICS, *extra)}
         for method in (OURS, *BASELINES)
     }
+    floaters = [row["floaters"] for row in rows if row.get("floaters") is not None]
     errors = {
         group: [row["depth_error"][group] for row in rows if row["depth_error"][group] is not None]
         for group in GROUPS
@@ -182,6 +196,8 @@ def summarise(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
         **measured[OURS],
         "baselines": {name: measured[name] for name in BASELINES},
         "depth_error": {group: _mean(values) for group, values in errors.items()},
+        "floaters": _mean(floaters),
+        "not_available": {} if "lpips" in extra else {"lpips": metrics.lpips_hint()},
         "views": {group: sum(len(row["groups"][group]) for row in rows) for group in GROUPS},
         "clips": len(rows),
     }
@@ -214,6 +230,29 @@ def _group_means(
         ]
         means[group] = _mean([value for value in values if value is not None])
     return means
+
+
+def _extra_metrics(
+    clip: Clip, frames: dict[str, Float[Tensor, "v 3 h w"]]
+) -> dict[str, dict[str, list[float | None]]]:
+    """Further metrics of every method's frames, as far as they can be had."""
+    found: dict[str, dict[str, list[float | None]]] = {}
+    scales = metrics.ms_ssim_scales(*clip.frames.shape[-2:])
+    if scales > 1:
+        full = scales == len(metrics.MS_SSIM_WEIGHTS)
+        found["ms_ssim" if full else f"ms_ssim_{scales}"] = {
+            name: _per_view(metrics.ms_ssim(x, clip.frames, scales)) for name, x in frames.items()
+        }
+    values = {name: metrics.lpips(x, clip.frames) for name, x in frames.items()}
+    known = {name: _per_view(value) for name, value in values.items() if value is not None}
+    return {**found, "lpips": known} if known else found
+
+
+def _floaters(clip: Clip, gaussians: Gaussians) -> float | None:
+    if clip.depth is None:
+        return None
+    share = floater_share(gaussians, clip.cameras, clip.depth)
+    return None if share is None else round(share, DIGITS)
 
 
 def _mean(values: Sequence[float]) -> float | None:

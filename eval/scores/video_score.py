@@ -11,11 +11,22 @@ from pydantic import Field
 
 from configs.errors import UserError
 from data.clips import Clip
-from eval.scores.score_run import ScoreConfig, Scored, Told, settings_sha256
+from eval.clips.groups import CameraCheck, ClipMeasuresConfig, Group
+from eval.clips.pictures import write_result_pictures
+from eval.scores.score_run import FORMAT, ScoreConfig, Scored, Told, settings_sha256
 from eval.scores.scored_clips import PathPairs
+from eval.scores.video_groups import VideoGroups, summarise_video_groups
 from eval.scores.video_score_pictures import write_scene_pictures
 from eval.scores.video_score_report import print_scores, write_video_report
-from eval.scores.video_scoring import PATHS, generate_pairs, scene_measures, score_pair, summarise
+from eval.scores.video_scoring import (
+    PATHS,
+    PathFrames,
+    generate_pairs,
+    scene_measures,
+    score_pair,
+    scored_scenes,
+    summarise,
+)
 from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
 from models.perceptual import cached_backbone
 from models.pipeline import ImageToScenePipeline
@@ -25,9 +36,12 @@ from models.stopwatch import Stopwatch
 from models.video.sampling import SamplingConfig, SamplingStep
 from train.randomness import derive_seed
 
+LINE_FORMAT = "2"
+"""2: with the groups of `eval.scores.video_groups`."""
 
-class VideoScoreConfig(ScoreConfig):
-    """A recipe of kind `video`."""
+
+class VideoScoreConfig(ScoreConfig, ClipMeasuresConfig):
+    """A recipe of kind `video`. Its keys from `metrics` on are those of the kind `clips`."""
 
     kind: Literal["video"]
     autoencoder: Path = Field(TINY_AUTOENCODER, description="weights folder")
@@ -43,6 +57,14 @@ class VideoScoreConfig(ScoreConfig):
     sampling: SamplingConfig = SamplingConfig()
     batch_size: int = Field(8, gt=0, description="scenes sampled at once, two videos each")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    metrics: tuple[Group, ...] = Field(
+        ("images",),
+        description="further measures of the generated videos; camera error and consistency take longer than all"
+        " the rest",
+    )
+    check_cameras: CameraCheck = Field(
+        "no", description="videos that do not follow their cameras are what this score is for"
+    )
 
     def create(self) -> VideoScore:
         return VideoScore(self)
@@ -63,15 +85,23 @@ class VideoScore:
         self.pipeline = ImageToScenePipeline.from_pretrained(parts=folders)
         self.pipeline.to(_device(config.device))
         self._check_size()
+        self.groups = VideoGroups(config.measures().seeded(config.seed)) if config.metrics else None
         backbone = cached_backbone("alex")
         self.identity = {
+            FORMAT: LINE_FORMAT,
             "clips": self.pairs.fingerprint,
             "autoencoder": weights_digest(config.autoencoder),
             "base": weights_digest(config.base),
             "branches": "none" if config.branches is None else weights_digest(config.branches),
             "lalrm": weights_digest(config.lalrm),
             "lpips": "not available" if backbone is None else backbone.name,
-            "settings": settings_sha256(config.sampling, config.batch_size, config.seed),
+            **(self.groups.identity if self.groups else {}),
+            "settings": settings_sha256(
+                config.sampling,
+                config.batch_size,
+                config.seed,
+                config.measures() if self.groups else None,
+            ),
         }
 
     def measure(self, items: range, pictures: Path, tell: Told) -> list[Scored]:
@@ -94,12 +124,17 @@ class VideoScore:
                 tell(f"measuring {pair[0].clip.source}")
                 with watch("measure"):
                     scores = score_pair(pair)
-                lines[number] = [
-                    {**self._head(number, path), "source": one.clip.source, **score}
-                    for path, one, score in zip(PATHS, pair, scores, strict=True)
-                ]
                 with watch("pictures"):
                     write_scene_pictures(pictures, number, pair)
+                lines[number] = [
+                    {
+                        **self._head(number, path),
+                        "source": one.clip.source,
+                        **score,
+                        **self._further(number, path, one, pictures, watch, tell),
+                    }
+                    for path, one, score in zip(PATHS, pair, scores, strict=True)
+                ]
         seconds = {name: round(value / len(items), 3) for name, value in watch.seconds.items()}
         return [Scored(lines[number], seconds) for number in items]
 
@@ -113,7 +148,8 @@ class VideoScore:
     def summarise(
         self, lines: Sequence[dict[str, Any]], seconds: dict[str, float]
     ) -> dict[str, Any]:
-        return summarise(lines)
+        scored = [line for scene in scored_scenes(lines) for line in scene]
+        return {**summarise(lines), **summarise_video_groups(scored)}
 
     def write_report(
         self, folder: Path, summary: dict[str, Any], lines: Sequence[dict[str, Any]]
@@ -122,6 +158,23 @@ class VideoScore:
 
     def print_scores(self, summary: dict[str, Any]) -> None:
         print_scores(summary)
+
+    def _further(
+        self,
+        number: int,
+        path: str,
+        one: PathFrames,
+        pictures: Path,
+        watch: Stopwatch,
+        tell: Told,
+    ) -> dict[str, Any]:
+        if self.groups is None:
+            return {}
+        found, measured = self.groups.measure(one, watch, tell)
+        if measured is not None:
+            with watch("pictures"):
+                write_result_pictures(pictures, number, measured, f"_{path}")
+        return found
 
     def _load(self, number: int) -> tuple[Clip, Clip] | UserError:
         try:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from eval.clips.group_sections import (
+    add_groups,
+    add_reasons,
+    add_result_pictures,
+    headline_tiles,
+)
+from eval.clips.groups import GROUPS
+from eval.clips.tables import Groups, print_groups
 from eval.pages.html_report import Report
 from eval.pages.line_chart import Line, LineChart
+from eval.scores.report_parts import add_failed, add_making
 from eval.scores.score_run import picture_file
+from eval.scores.video_groups import BOUNDS
 from eval.scores.video_scoring import (
     METHODS,
     PATHS,
@@ -46,6 +55,10 @@ SCENE_TEXT = (
     "The generated latents become Gaussians, rendered along the commanded path and held against the truth. Below"
     " them stand what needs no model at all, and the ceiling: LaLRM's scene of the true frames."
 )
+GROUPS_TEXT = (
+    "As `score CLIP` has them, over both paths of all scenes; here the first frame counts too. True frames: the same"
+    " measure where every camera is right, so what is left is the measure's own error."
+)
 PICTURES_TEXT = (
     "By how much nearer the generated videos are to their own path's truth than to the other's. In each video,"
     " from left to right: truth, generated video, rendered scene; above, the scene's own path, below, the"
@@ -79,6 +92,7 @@ def print_scores(summary: dict[str, Any]) -> None:
         console.print(table)
     for hint in summary["not_available"].values():
         console.print(hint)
+    print_groups(console, summary, _beside(summary))
 
 
 def write_video_report(
@@ -102,6 +116,7 @@ def write_video_report(
                 f"{_cell(summary['image_to_scene']['psnr'], 'psnr')} dB",
                 "scene against truth, PSNR",
             ),
+            *headline_tiles({name: summary.get(name) for name in GROUPS if name != "images"}),
         ]
     )
     for (title, ours, measured, names), text in zip(
@@ -112,6 +127,10 @@ def write_video_report(
     for hint in summary["not_available"].values():
         report.note(f"{hint}.")
     scenes = list(scored_scenes(lines))
+    if any(name in summary for name in GROUPS):
+        report.section("Further measures of the generated videos", GROUPS_TEXT)
+    add_groups(report, summary, [line for scene in scenes for line in scene], _beside(summary))
+    add_reasons(report, summary)
     report.section("Frame by frame, and video by video")
     report.charts(_charts(summary["by_frame"], scenes))
     _add_examples(report, folder / "pictures", scenes)
@@ -120,16 +139,8 @@ def write_video_report(
         ["scene", *(MEASURES[name] for name in MEASURES if name != "lpips"), "scene PSNR, dB"],
         [_scene_row(scene) for scene in _ranked(scenes)],
     )
-    if summary["failed"]:
-        report.section("Scenes that could not be scored")
-        report.table(["clip", "why"], [[name, why] for name, why in summary["failed"].items()])
-    report.section("How it was made")
-    report.table(
-        ["stage", "seconds a scene"],
-        [[name, f"{value:.2f}"] for name, value in summary["seconds_per_scene"].items()],
-    )
-    made_of = {key: summary[key] for key in ("identity", "config", "environment")}
-    report.details("Settings, versions and hashes", json.dumps(made_of, indent=1))
+    add_failed(report, summary, "Scenes")
+    add_making(report, summary, "scene")
     report.write(folder / "report.html")
 
 
@@ -141,6 +152,11 @@ def _tables(
         ("Does the video follow its camera?", VIDEO, summary, VIDEO_BASELINES),
         ("From one image to a scene", SCENE, summary["image_to_scene"], SCENE_BASELINES),
     )
+
+
+def _beside(summary: dict[str, Any]) -> dict[str, Groups]:
+    """What stands beside the groups of the generated video, by its heading."""
+    return {METHODS[name]: groups for name, groups in summary.get(BOUNDS, {}).items()}
 
 
 def _named(
@@ -222,6 +238,8 @@ def _add_examples(report: Report, pictures: Path, scenes: Sequence[Scene]) -> No
             )
             report.video(picture_file(pictures, number, ".mp4"), caption)
             report.image(picture_file(pictures, number), f"{_name(scene)}, over time")
+            for path in PATHS:
+                add_result_pictures(report, pictures, number, f"{_name(scene)}, {path}", f"_{path}")
 
 
 def example_scenes(ranked: Sequence[Scene]) -> dict[str, Sequence[Scene]]:

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from configs.errors import UserError
 from data.clips import Clip
-from eval.scores import baselines, metrics
+from eval.images import metrics
+from eval.scores import baselines
 from eval.scores.image_to_scene import method_frames, path_of, photo_of
-from eval.scores.scoring import DIGITS
+from eval.scores.measured import DIGITS
 from models.pipeline import ImageToScenePipeline
 from models.stopwatch import Stopwatch
 from models.video.sampling import OnStep, SamplingConfig

@@ -39,7 +39,7 @@ class VideoModel(nn.Module):
     ) -> None:
         """branches: attached to the base if they aren't yet, and trained.
 
-        Raises UserError where they don't fit the base, or low-rank updates meet a base that trains.
+        Raises UserError where they don't fit the base.
         """
         super().__init__()
         self.base = base
@@ -47,11 +47,6 @@ class VideoModel(nn.Module):
         self.branches = branches
         self._rotary: tuple[Tensor, Tensor]
         self._rotary_key: tuple[int, int, int, torch.device] | None = None
-        if branches is not None and branches.lora is not None and train_base:
-            raise UserError(
-                "low-rank updates of a base that trains itself are of no use; set lora_rank to 0 (camera"
-                " tokens without updates) or freeze the base"
-            )
         base.transformer.requires_grad_(train_base)
         if branches is not None:
             branches.requires_grad_(True)
@@ -61,6 +56,8 @@ class VideoModel(nn.Module):
                 raise UserError(
                     "the camera branches are attached to another base; detach them first"
                 )
+        if train_base:
+            base.transformer.requires_grad_(True)  # PEFT froze what it put low-rank updates beside
         if train_base:
             self.transformer = base.transformer
         if gradient_checkpointing:

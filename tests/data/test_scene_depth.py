@@ -41,10 +41,11 @@ def test_it_scales_with_the_unit_of_length():
     assert found is not None and in_other_units == pytest.approx(found / 4, rel=1e-3)
 
 
-def test_it_tells_nothing_from_a_camera_that_stands_still_or_from_noise():
+def test_it_tells_nothing_from_a_camera_that_stands_still_or_from_noise_or_one_colour():
     still = cameras_along_x(9, 0.0)
     assert sweep_depth(painted_plane(still, 2.0, 0.2), still) is None
     noise = torch.rand(9, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
     assert sweep_depth(noise, cameras_along_x(9, 0.1)) is None
+    assert sweep_depth(torch.full((9, 3, HEIGHT, WIDTH), 0.5), cameras_along_x(9, 0.1)) is None
     one = cameras_along_x(1, 0.1)
     assert sweep_depth(painted_plane(one, 2.0, 0.2), one) is None

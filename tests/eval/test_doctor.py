@@ -104,17 +104,15 @@ def test_weights_are_found_where_torch_puts_downloads(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     import torch
 
-    from models.perceptual import DOWNLOADS
-
     assert doctor.hub_folder() == Path(torch.hub.get_dir())
     folder = doctor.hub_folder() / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "vgg16-397923af.pth").touch()
-    assert doctor.WEIGHTS["LPIPS (alex)"] == DOWNLOADS["alex"]
-    assert doctor.WEIGHTS["LPIPS (vgg), perceptual loss"] == DOWNLOADS["vgg"]
+    (folder / "i3d_torchscript.pt").touch()
     nothing = {f"can {name}": Answer(name, False, "") for name in NAMES}
     found = {a.name: a for a in doctor.abilities(nothing)}
     assert found["weights of LPIPS (vgg), perceptual loss"].available
+    assert found["weights of FVD"].available
     absent = found["weights of LPIPS (alex)"]
     assert not absent.available
     assert absent.cure.split()[0] == "curl"

@@ -121,6 +121,13 @@ def test_pruning_drops_what_is_faint_and_broken_and_keeps_adams_moments(scene):
     }
 
 
+def test_a_scene_that_the_background_explains_keeps_its_faint_gaussians(scene, cameras):
+    grey = torch.full((6, 3, HEIGHT, WIDTH), 0.5)
+    config = fit.FitConfig(iterations=4, prune_every=2, min_opacity=0.999)
+    found = fit.fit_gaussians(scene, grey, cameras, config, generator())
+    assert found.num_gaussians == 80
+
+
 def test_progress_is_told_and_a_time_limit_stops(scene, cameras, frames):
     steps: list[fit.FitStep] = []
     config = fit.FitConfig(iterations=10_000, seconds=0.3, views_per_step=1)

@@ -21,6 +21,7 @@ def full_report(tmp_path) -> Report:
     report.section("Numbers", "text with <tags>")
     report.tiles([("24.1 dB", "PSNR")])
     report.table(["method", "near"], [["LaLRM", "24"], ["copy", "18"]], ours="LaLRM")
+    report.explanations({"LPIPS": "its weights <are> not here"})
     report.bars({"near": {"LaLRM": 24.0, "copy": 18.0, "fit": None}}, "LaLRM", " dB", floor=10.0)
     report.charts([LineChart("by <frame>", "frame", "dB", [Line("a & b", [1.0, None, 2.0])])])
     report.pictures([[IMAGE, IMAGE]], ["truth"], ["a", "b"])
@@ -29,6 +30,7 @@ def full_report(tmp_path) -> Report:
     report.viewer(tmp_path / "viewer.html", "the scene")
     (tmp_path / "grid.png").write_bytes(png_bytes(IMAGE))
     report.image(tmp_path / "grid.png", "a grid")
+    report.image(tmp_path / "grid.png", "a small grid", enlarge=False)
     report.links({"scene.ply": "the Gaussians"})
     report.details("settings", "a: <1>")
     report.note("small print")
@@ -59,6 +61,8 @@ def test_page_is_well_formed_and_loads_nothing_from_outside(tmp_path):
 def test_text_is_escaped(tmp_path):
     page = full_report(tmp_path).html()
     assert "Title &amp; &lt;b&gt;" in page and "&lt;tags&gt;" in page and "a: &lt;1&gt;" in page
+    assert page.count('style="max-width: 12px" src="data:image/png') == 1
+    assert "<dd>its weights &lt;are&gt; not here</dd>" in page
 
 
 def test_bars_share_one_scale_and_leave_missing_values_out(tmp_path):

@@ -9,7 +9,8 @@ import torch
 
 from data.cameras import Cameras, intrinsics_from_fov
 from data.clips import Clip
-from eval.scores import baselines, metrics
+from eval.images import metrics
+from eval.scores import baselines
 
 HEIGHT, WIDTH = 48, 64
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from data.procedural.clips import make_clip
+from eval.images.metrics import psnr
 from eval.reconstruction import render_scene
 from eval.scores.image_to_scene import METHODS, OURS, image_to_scene
-from eval.scores.metrics import psnr
 from models.pipeline import ImageToScenePipeline
 
 

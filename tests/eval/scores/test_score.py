@@ -42,7 +42,9 @@ def test_summary_has_the_promised_keys_and_the_report_stands_alone(recipe, tmp_p
         assert set(scores["psnr"]) == groups and set(scores["ssim"]) == groups
     assert set(summary["baselines"]) == {"copy", "median_depth", "fit", "autoencoder"}
     assert summary["views"]["seen"] == 18 and summary["views"]["unseen"] == 4
-    assert set(summary["identity"]) == {"clips", "autoencoder", "lalrm", "settings"}
+    assert set(summary["identity"]) == {
+        "format", "clips", "autoencoder", "lalrm", "lpips", "settings",
+    }  # fmt: skip
     assert summary["environment"]["packages"]["torch"] == torch.__version__
     assert {"encode", "reconstruct", "render", "fit"} <= set(summary["seconds_per_clip"])
     page = (out / "report.html").read_text()
@@ -79,6 +81,19 @@ def test_other_weights_or_settings_are_not_mixed_into_a_score(recipe, weights, t
     before = (tmp_path / "out" / "clips.jsonl").read_bytes()
     assert run(recipe, "num_clips=1", f"lalrm={mine}", "restart=true") == 0
     assert (tmp_path / "out" / "clips.jsonl").read_bytes() != before
+
+
+def test_a_folder_from_before_the_extras_is_refused(recipe, tmp_path):
+    run(recipe, "num_clips=1")
+    file = tmp_path / "out" / "identity.json"
+    identity = json.loads(file.read_text())
+    for name in ("format", "lpips"):
+        del identity[name]
+    file.write_text(json.dumps(identity))
+    before = (tmp_path / "out" / "clips.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"another version .*other measures .*restart=true"):
+        run(recipe)
+    assert (tmp_path / "out" / "clips.jsonl").read_bytes() == before
 
 
 def test_a_recipe_says_what_it_scores(recipe):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from configs.errors import UserError
+from eval.images import metrics
 from eval.reconstruction import Models, load_models
-from eval.scores import baselines, metrics, scoring
+from eval.scores import baselines, scoring
 from train.fit import FitConfig, StartConfig
 
 CONFIG = scoring.BaselineConfig(

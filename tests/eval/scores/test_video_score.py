@@ -16,12 +16,16 @@ from configs.loader import load_config
 from data.clips import Clip
 from data.procedural.config import SceneConfig
 from data.procedural.path_pairs import make_path_pair
+from eval.clips.groups import ClipMeasuresConfig
+from eval.images import metrics
 from eval.score import main
-from eval.scores import metrics, video_score_pictures, video_scoring
+from eval.scores import video_score_pictures, video_scoring
 from eval.scores.scored_clips import PathPairs, read_index
+from eval.scores.video_groups import VideoGroups
 from eval.scores.video_score import VideoScoreConfig
 from eval.scores.video_score_report import example_scenes
 from eval.scores.video_scoring import METHODS, PathFrames, score_pair, summarise
+from models.stopwatch import Stopwatch
 
 ROOT = Path(__file__).resolve().parents[3]
 SEEDS = [500, 501, 502]
@@ -86,6 +90,8 @@ def test_summary_has_the_same_keys_for_the_video_and_every_baseline(summary) -> 
     assert set(summary["by_frame"]["psnr"]) == set(METHODS)
     assert len(summary["by_frame"]["crossed_psnr"]["video"]) == SCENE.num_frames
     assert {"sample video", "measure", "pictures"} <= set(summary["seconds_per_scene"])
+    assert summary["images"]["psnr"]["clips"] == 6 and "camera" not in summary
+    assert summary["identity"]["format"] == "2"
 
 
 def test_baselines_have_the_scores_that_they_must_have(summary, pair) -> None:
@@ -158,6 +164,48 @@ def test_the_bare_base_makes_one_video_for_both_paths(recipe, tmp_path, summary)
     assert found["standard_error"]["psnr"] is None
     with pytest.raises(UserError, match=r"other branches\)"):
         main([str(recipe), f"out={bare}"])
+
+
+def test_further_groups_leave_the_rest_as_it_is(out, recipe, tmp_path) -> None:
+    further = tmp_path / "further"
+    fast = [
+        "consistency.fit.passes=1",
+        "consistency.lower_bound=false",
+        "consistency.input_weight=0",
+    ]
+    groups = "metrics=[images,tsed,consistency]"
+    assert main([str(recipe), "num_scenes=1", f"out={further}", groups, *fast]) == 0
+    plain, more = read_lines(out)[:2], read_lines(further)
+    common = {"motion_share", "chose_own", "psnr", "crossed_psnr", "ssim", "lpips", "images"}
+    for one, other in zip(plain, more, strict=True):
+        assert common < set(one) and {"tsed", "consistency", "bounds"} < set(other)
+        for name in common:
+            assert one[name] == other[name]
+        assert set(other["bounds"]["true_frames"]) == {"tsed"}
+        assert other["tsed"]["pairs"] == 8 and other["consistency"]["num_views"] == 9
+    found = json.loads((further / "summary.json").read_text())
+    assert {"tsed", "consistency", "bounds"} <= set(found) and set(found) >= MEASURES
+    assert {"tsed", "consistency"} <= set(found["seconds_per_scene"])
+    names = {path.name for path in (further / "pictures").iterdir()}
+    assert {"0000_own_scene.png", "0000_mirrored_scene.png"} <= names
+    page = (further / "report.html").read_text()
+    assert "Further measures of the generated videos" in page and "3D consistency" in page
+
+
+def test_the_groups_measure_the_generated_video_against_the_truth(pair) -> None:
+    frames = dict.fromkeys(METHODS, pair[0].frames.flip(0).contiguous())
+    config = ClipMeasuresConfig(metrics=("images",))
+    (found, measured) = VideoGroups(config).measure(
+        PathFrames(pair[0], frames, 10), Stopwatch(torch.device("cpu")), lambda words: None
+    )
+    expected = metrics.psnr(frames["video"], pair[0].frames).tolist()
+    assert found["images"]["psnr"]["per_view"] == pytest.approx(expected, abs=1e-3)
+    assert measured is not None and "bounds" not in found
+    dark = {**frames, "video": torch.zeros_like(pair[0].frames)}
+    (found, measured) = VideoGroups(config).measure(
+        PathFrames(pair[0], dark, 10), Stopwatch(torch.device("cpu")), lambda words: None
+    )
+    assert "are black" in found["images"]["not_available"] and measured is None
 
 
 def test_a_scene_that_cannot_be_made_becomes_marked_rows(

@@ -286,7 +286,7 @@ def test_latents_that_do_not_suit_are_refused(folders, stored, generated, tmp_pa
 
 @pytest.mark.parametrize(
     "path",
-    sorted((ROOT / "configs").glob("[ft]*/reconstruction*.yaml")),
+    sorted((ROOT / "configs").glob("[fst]*/reconstruction*.yaml")),
     ids=lambda p: f"{p.parent.name}-{p.stem}",
 )
 def test_recipes_are_valid(path: Path) -> None:

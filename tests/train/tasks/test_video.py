@@ -376,6 +376,34 @@ def test_joint_training_trains_base_and_branches(folders, tmp_path: Path) -> Non
     assert load_branches(tmp_path / "branches", base.transformer).config.lora_rank == 0
 
 
+def test_a_base_trains_on_together_with_its_branches(folders, base_folder, tmp_path: Path) -> None:
+    """Base, control and low-rank updates all learn; what is exported predicts what was trained."""
+    both = BRANCHES | {"branches": ["control", "lora"]}
+    task = steered(folders, base_folder, branches=both, train_base=True).create(seed=0)
+    model, batch = task.build(), first_batch(task)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for seed in range(3):
+        optimizer.zero_grad()
+        task.losses(model, batch, torch.Generator().manual_seed(seed))["loss"].backward()
+        optimizer.step()
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    for part in ("transformer.", "branches.control", "branches.lora", "branches.fusion"):
+        assert any(name.startswith(part) for name in moved), part
+    task.export(model, tmp_path)
+    again = steered(
+        folders,
+        tmp_path / "base",
+        branches=both,
+        train_base=True,
+        branches_from=tmp_path / "branches",
+    ).create(seed=1)
+    noise = torch.Generator().manual_seed(9)
+    expected = task.losses(model, batch, noise)["loss"]
+    noise.manual_seed(9)
+    assert torch.equal(again.losses(again.build(), batch, noise)["loss"], expected)
+
+
 def test_the_full_recipe_states_its_sizes() -> None:
     text = (ROOT / "configs" / "full" / "video_camera.yaml").read_text()
     task = load_config(ROOT / "configs" / "full" / "video_camera.yaml", [], Recipe).task

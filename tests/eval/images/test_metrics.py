@@ -9,7 +9,7 @@ import skimage.metrics
 import torch
 
 from configs.errors import UserError
-from eval.scores import metrics
+from eval.images import metrics
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +89,49 @@ def test_depth_error_is_the_median_relative_error_of_known_pixels():
     valid = torch.tensor([False, True, False, True, True])
     assert metrics.depth_error(depth, truth, valid) == pytest.approx(0.2, abs=1e-6)
     assert metrics.depth_error(depth, torch.zeros(5)) is None
+
+
+def test_ms_ssim_has_as_many_scales_as_there_is_room_for():
+    sizes = {10: 0, 11: 1, 21: 1, 22: 2, 44: 3, 64: 3, 98: 3, 99: 4, 175: 4, 176: 5, 480: 5}
+    assert {side: metrics.ms_ssim_scales(side, 1000) for side in sizes} == sizes
+    assert metrics.ms_ssim_scales(480, 64) == 3
+
+
+@pytest.mark.parametrize("side", [11, 22, 44, 99, 176])
+def test_ms_ssim_takes_the_smallest_images_that_it_should(side):
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(2, 3, side, side + 3, generator=generator)
+    scales = metrics.ms_ssim_scales(side, side + 3)
+    assert metrics.ms_ssim(truth, truth, scales).tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
+    assert (metrics.ms_ssim(truth.flip(0), truth, scales) < 0.9).all()
+    with pytest.raises(UserError, match=f"too small for MS-SSIM of {scales + 1} scales"):
+        metrics.ms_ssim(truth, truth, scales + 1)
+
+
+def test_ms_ssim_is_the_product_of_its_scales():
+    """Wang et al. 2003 by hand: contrast and structure of the finer scale, SSIM of the coarser one."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(1, 3, 44, 44, generator=generator).double()
+    frames = (truth + 0.2 * torch.randn(truth.shape, generator=generator)).clamp(0, 1)
+
+    def window() -> torch.Tensor:
+        line = torch.exp(-(torch.arange(-5, 6).double() ** 2) / (2 * 1.5**2))
+        return (line[:, None] * line / line.sum() ** 2).expand(3, 1, 11, 11)
+
+    def terms(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
+        """SSIM and its contrast part; each library has its own border."""
+        pad = torch.nn.functional.pad
+
+        def blur(x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.conv2d(pad(x, [5] * 4, mode="reflect"), window(), groups=3)
+
+        mean_a, mean_b = blur(a), blur(b)
+        var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+        contrast = (2 * (blur(a * b) - mean_a * mean_b) + 9e-4) / (var_a + var_b + 9e-4)
+        light = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+        return float((light * contrast).mean()), float(contrast[..., 5:-5, 5:-5].mean())
+
+    half = [torch.nn.functional.avg_pool2d(x, 2) for x in (frames, truth)]
+    weights = [w / (0.0448 + 0.2856) for w in (0.0448, 0.2856)]
+    expected = terms(frames, truth)[1] ** weights[0] * terms(*half)[0] ** weights[1]
+    assert float(metrics.ms_ssim(frames, truth, 2)) == pytest.approx(expected, abs=1e-6)
