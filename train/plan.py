@@ -32,7 +32,7 @@ what the figures rest on:
   counted is left to --reserve, which is assumed: CUDA context, NCCL, work space of cuBLAS, cuDNN and flash attention,
   fragmentation.
   ZeRO 0 to 3 is as DeepSpeed 0.19.8 does it for float32 weights, with its buckets; of stage 3 the weights that are
-  gathered at once are an upper bound. States in host memory are a figure only: the engine has no such setting yet.
+  gathered at once are an upper bound.
   Gaussians are drawn as gsplat 1.5.3 does, every one seen in every view and touching 2.6 tiles of 16 px.
   FLOPs are those of matrix products, convolutions and attention. Time is FLOPs over --peak-tflops times
   --utilisation, both of which are assumed. Network, data, validation and checkpoints take more, and so does drawing
@@ -45,6 +45,26 @@ exit codes: 0 done, whether it fits or not (--json has "fits"); 2 something to f
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code. See DESCRIPTION."""
+    args = build_parser().parse_intermixed_args(argv)
+    _check(args)
+
+    import json
+
+    from configs.loader import load_config
+    from data.durable_files import write_durably
+    from train.planning.plan_report import plan_numbers, print_plan
+    from train.tasks.registry import Recipe
+
+    recipe = load_config(args.recipe, args.overrides, Recipe)
+    plan = _make_plan(recipe, _cluster(args), args.recipe)
+    print_plan(plan)
+    if args.json:
+        write_durably(args.json, (json.dumps(plan_numbers(plan), indent=1) + "\n").encode())
+        print(f"numbers: {args.json}")
+    return EXIT_DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="launch.sh plan",
         description=DESCRIPTION,
@@ -58,7 +78,11 @@ def main(argv: list[str] | None = None) -> int:
         "--gpus", type=int, default=1, metavar="N", help="on each node (default: %(default)s)"
     )
     parser.add_argument(
-        "--gpu-memory", type=float, default=80.0, metavar="GB", help="of each (default: %(default)s)"
+        "--gpu-memory",
+        type=float,
+        default=80.0,
+        metavar="GB",
+        help="of each (default: %(default)s)",
     )
     parser.add_argument(
         "--reserve",
@@ -88,23 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         help="that a GPU draws, forwards and backwards, where that is known: adds their time",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
-    args = parser.parse_intermixed_args(argv)
-    _check(args)
-
-    import json
-
-    from configs.loader import load_config
-    from data.durable_files import write_durably
-    from train.planning.plan_report import plan_numbers, print_plan
-    from train.tasks.registry import Recipe
-
-    recipe = load_config(args.recipe, args.overrides, Recipe)
-    plan = _make_plan(recipe, _cluster(args), args.recipe)
-    print_plan(plan)
-    if args.json:
-        write_durably(args.json, (json.dumps(plan_numbers(plan), indent=1) + "\n").encode())
-        print(f"numbers: {args.json}")
-    return EXIT_DONE
+    return parser
 
 
 def _make_plan(recipe: Recipe, cluster: Cluster, file: Path) -> Plan:

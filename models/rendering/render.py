@@ -79,7 +79,9 @@ def render(
     )
     settings = RenderSettings(antialiased=antialiased, near=near, far=far, eps2d=eps2d)
     if backend == "auto" and not has_values(gaussians.means):
-        from models.rendering.by_shape import rasterise
+        from models.rendering import by_shape
+
+        rasterise: Rasteriser = by_shape.rasterise
     else:
         rasterise = find_rasteriser(backend, gaussians.means.device)
     size = math.prod(batch)

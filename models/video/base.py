@@ -245,7 +245,8 @@ def outline_base(folder: str | Path, dtype: torch.dtype = torch.float32) -> Vide
     settings = _read_settings(folder / TRANSFORMER_FOLDER)
     with torch.device("meta"):
         transformer = CogVideoXTransformer3DModel.from_config(settings).eval()
-    nn.Module.to(transformer, dtype)  # diffusers' own warns of layers that must stay in float32, and names none
+    # diffusers' own `to` warns of layers that must stay in float32, and names none.
+    nn.Module.to(transformer, dtype)
     install_fast_attention(transformer)
     return _with_scheduler(transformer, folder)
 

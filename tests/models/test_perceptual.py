@@ -45,7 +45,9 @@ def test_gradient_reaches_the_frames_and_not_the_network(backbone) -> None:
 
 def test_groups_of_frames_change_nothing_but_memory(backbone) -> None:
     target = torch.rand(5, 3, 64, 64)
-    frames = [torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+    frames = [
+        torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0)) for _ in range(2)
+    ]
     kept: list[int] = []
     for images, at_once in zip(frames, (None, 2), strict=True):
         images.requires_grad_()

@@ -32,6 +32,12 @@ optimizer: {lr: 1.0e-2}
 loop: {steps: 24, accumulate: 2, ema_decay: 0.9, log_every: 4, validate_every: 10, save_every: 6}
 """
 
+PRELOADED = [
+    "toy_task", "train.loop", "train.deepspeed_engine", "torch.utils.tensorboard", "torch._dynamo",
+    "torch._inductor.compile_fx", "deepspeed.runtime.zero.muon.original_muon",
+]  # fmt: skip
+"""What a child would otherwise import itself, which takes nearly all of its time."""
+
 
 class ToyRun:
     """A run folder of the toy task, and ways to start it."""
@@ -42,6 +48,7 @@ class ToyRun:
         self.recipe = root / "toy.yaml"
         self.recipe.write_text(RECIPE)
         self.log = root / f"{name}.log"
+        self.metrics = self.folder / "metrics.jsonl"
 
     def arguments(self, *overrides: str) -> list[str]:
         return [str(self.recipe), f"name={self.name}", f"runs_root={self.root}", *overrides]
@@ -57,9 +64,7 @@ class ToyRun:
     def spawn(self, *overrides: str, variables: dict[str, str] | None = None) -> BaseProcess:
         """Starts a child process from a server that has everything imported."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(
-            ["toy_task", "train.loop", "torch.utils.tensorboard", "deepspeed"]
-        )
+        context.set_forkserver_preload(PRELOADED)
         process = context.Process(
             target=toy_task.run_as_process,
             args=(self.arguments(*overrides), str(self.log), variables or {}),
@@ -70,12 +75,12 @@ class ToyRun:
             process.start()
         return process
 
-    def start_ranks(self, count: int, *overrides: str) -> list[int | None]:
-        """Runs `count` processes together, as torchrun does; returns their exit codes."""
+    def spawn_ranks(self, count: int, *overrides: str) -> list[BaseProcess]:
+        """Starts `count` processes that meet, as those of torchrun do."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        processes = [
+        return [
             self.spawn(
                 *overrides,
                 variables={
@@ -88,6 +93,13 @@ class ToyRun:
             )
             for rank in range(count)
         ]
+
+    def start_ranks(self, count: int, *overrides: str) -> list[int | None]:
+        """Runs `count` processes together to their end; returns their exit codes."""
+        return self.join(self.spawn_ranks(count, *overrides))
+
+    def join(self, processes: list[BaseProcess]) -> list[int | None]:
+        """The exit codes of processes that end by themselves; what doesn't is killed."""
         for process in processes:
             process.join(180)
             if process.is_alive():

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -20,7 +21,9 @@ from torch import Tensor, nn
 
 from configs.errors import run_command
 from configs.loader import Config, load_config
+from data.loader import POSITION
 from train.config import RunConfig
+from train.randomness import SampleDraws
 from train.task import Validation
 
 FEATURES = 6
@@ -28,10 +31,40 @@ FEATURES = 6
 
 class ToyValidation(Config):
     num_samples: int = 4
+    seconds: float = 0.0
+
+
+class ToyFault(Config):
+    """What goes wrong on one rank at some batches.
+
+    spike: the loss is `factor` times what it should be. hang: nothing comes any more. freeze: not even threads
+    go on. die: SIGKILL, unless `marker` exists, which is made. memory: more is asked for than there is.
+    """
+
+    kind: Literal["none", "nan", "spike", "hang", "freeze", "die", "memory"] = "none"
+    rank: int = 0
+    batches: tuple[int, ...] = ()
+    factor: float = 12.0
+    marker: Path | None = None
+
+    def strike(self, batch: dict[str, Tensor]) -> None:
+        if self.kind == "nan":
+            batch["x"].fill_(torch.nan)
+        elif self.kind == "spike":
+            batch["weight"].fill_(self.factor)
+        elif self.kind == "hang":
+            time.sleep(1e6)
+        elif self.kind == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif self.kind == "die" and self.marker is not None and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.kind == "memory":
+            torch.empty(2**48, dtype=torch.uint8)
 
 
 class ToyConfig(Config):
-    may_change: ClassVar = frozenset({"validation"})
+    may_change: ClassVar = frozenset({"validation", "fault", "trace", "signal_at_batch"})
 
     kind: Literal["toy"] = "toy"
     batch_size: int = 8
@@ -41,6 +74,9 @@ class ToyConfig(Config):
     nan_batches: tuple[int, ...] = ()
     spike_batches: tuple[int, ...] = ()
     signal_at_batch: int | None = None
+    fault: ToyFault = ToyFault()
+    trace: Path | None = None
+    """A file to which each rank adds the batches that it takes, and the samples of each."""
     validation: ToyValidation = ToyValidation()
 
     def create(self, seed: int) -> ToyTask:
@@ -93,11 +129,13 @@ class ToyTask:
     def losses(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
-        noise = self.config.noise * torch.randn(batch["y"].shape, generator=generator)
+        draws = SampleDraws(generator, batch, self.config.batch_size)
+        noise = self.config.noise * draws.normal("noise", ())
         fit = (model(batch["x"]).values - batch["y"] - noise.to(batch["y"])).square().mean()
         return {"loss": fit * batch["weight"].mean(), "fit": fit}
 
     def validate(self, model: nn.Module) -> Validation:
+        time.sleep(self.config.validation.seconds)
         device = model.target_scale.device
         batch = {name: value.to(device) for name, value in toy_batch(self.seed, -1, 64).items()}
         error = (model(batch["x"]).values - batch["y"]).square().mean()
@@ -116,6 +154,9 @@ class ToyBatches:
 
         self.damaged: list[str] = []
 
+    def check_damage(self, damaged: Collection[str]) -> None:
+        pass
+
     def close(self) -> None:
         self.damaged.append("closed")
 
@@ -129,14 +170,23 @@ class ToyBatches:
             if self.position == self.config.signal_at_batch:
                 os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(self.config.seconds_per_batch)
+            batch = {name: value[self.rank :: self.world_size] for name, value in batch.items()}
+            fault = self.config.fault
+            if self.rank == fault.rank and self.position in fault.batches:
+                fault.strike(batch)
+            if self.config.trace is not None:
+                samples = range(self.config.batch_size)[self.rank :: self.world_size]
+                with self.config.trace.open("a") as file:
+                    file.write(json.dumps([self.position, list(samples)]) + "\n")
             self.position += 1
-            yield {name: value[self.rank :: self.world_size] for name, value in batch.items()}
+            yield batch
 
 
 def toy_batch(seed: int, position: int, size: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1000 * seed + position + 1)
     x = torch.randn(size, FEATURES, generator=generator)
-    return {"x": x, "y": torch.sin(x.sum(dim=1)), "weight": torch.ones(size)}
+    places = position * size + torch.arange(size)
+    return {"x": x, "y": torch.sin(x.sum(dim=1)), "weight": torch.ones(size), POSITION: places}
 
 
 def main(argv: list[str] | None = None) -> int:

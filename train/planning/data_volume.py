@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from data.scene_clips import ClipRules
 from data.shard_index import CLIPS, ShardIndex, index_file
 from models.autoencoders.latent_shards import LATENTS
 from train.planning.outline import Outline
 from train.tasks.autoencoder import AutoencoderConfig
+from train.tasks.registry import Recipe
 from train.tasks.video import VideoConfig
 
 BYTES_PER_PIXEL = 0.5
@@ -43,21 +45,30 @@ def _stored_bytes(folders: list[Path], sets: list[str]) -> float:
 
 
 def _expected_bytes(outline: Outline) -> tuple[float, str]:
-    config = outline.recipe.task
-    if isinstance(config, AutoencoderConfig):
-        frames, strides = config.num_frames, (1,)
-    elif isinstance(config, VideoConfig):
-        frames, strides = config.windows.num_frames, config.windows.strides
-    else:
-        frames, strides = config.views.num_input, config.views.strides
-    clip = (frames - 1) * max(strides) + 1
+    """As `prepare` makes clips of data sets: the longest path, and the usual number of extra views."""
+    path, windows = _path_and_windows(outline.recipe)
+    extra = ClipRules().num_extra
     height, width = outline.size
-    total = BYTES_PER_PIXEL * clip * height * width
-    said = f"expected of clips of {clip} frames at {BYTES_PER_PIXEL} bytes a pixel"
+    total = BYTES_PER_PIXEL * (path + extra) * height * width
+    said = f"expected of {path} + {extra} frames at {BYTES_PER_PIXEL} bytes a pixel"
     if outline.stored_latents:
-        total += HALF * len(strides) * math.prod(outline.sample["latents"])
-        said += f", with latents of {len(strides)} window{'s' if len(strides) > 1 else ''}"
+        total += HALF * windows * math.prod(outline.sample["latents"])
+        said += f", with latents of {windows} window{'s' if windows > 1 else ''}"
     if "text" in outline.sample:
         total += HALF * math.prod(outline.sample["text"])
         said += ", with text"
     return total, said
+
+
+def _path_and_windows(recipe: Recipe) -> tuple[int, int]:
+    """Frames of the shortest path that has all of a recipe's windows, and how many kinds of them there are."""
+    task = recipe.task
+    if isinstance(task, AutoencoderConfig):
+        return task.num_frames, 0
+    if isinstance(task, VideoConfig):
+        frames, strides = task.windows.num_frames, task.windows.strides
+        ways = (1 + task.windows.backwards) * (1 + task.windows.mirrored)
+    else:
+        frames, strides = task.views.num_input, task.views.strides
+        ways = (1 + (task.views.reverse_probability > 0)) * (1 + (task.mirror_probability > 0))
+    return (frames - 1) * max(strides) + 1, ways * len(strides)

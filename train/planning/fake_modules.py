@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 from unittest import mock
 
 import torch
@@ -16,16 +15,20 @@ def make_fake(modules: Iterable[nn.Module], device: torch.device) -> None:
 
     Called within a FakeTensorMode.
     """
-    made: dict[int, Any] = {}
-    for module in (part for module in modules for part in module.modules()):
+    fakes: dict[int, Tensor] = {}
+    originals: list[Tensor] = []  # kept, so that no other tensor gets the id of one
+    for module in (part for whole in modules for part in whole.modules()):
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
-                if tensor is None or id(tensor) in made:
+                if tensor is None:
                     continue
-                fake: Tensor = torch.empty_like(tensor, device=device)
-                if isinstance(tensor, nn.Parameter):
-                    fake = nn.Parameter(fake, tensor.requires_grad)
-                made[id(fake)] = tensors[name] = fake
+                if id(tensor) not in fakes:
+                    originals.append(tensor)
+                    fake: Tensor = torch.empty_like(tensor, device=device)
+                    if isinstance(tensor, nn.Parameter):
+                        fake = nn.Parameter(fake, tensor.requires_grad)
+                    fakes[id(tensor)] = fakes[id(fake)] = fake
+                tensors[name] = fakes[id(tensor)]  # type: ignore[assignment]
 
 
 def every_tensor(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
@@ -37,14 +40,12 @@ def every_tensor(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
 
 @contextmanager
 def movable() -> Iterator[None]:
-    """Lets `Module.to` move modules of fake tensors meanwhile, which PyTorch 2.13 refuses to."""
+    """Lets `Module.to` move modules of fake tensors meanwhile; PyTorch 2.13 refuses to where weak references are."""
     with mock.patch.object(nn.Module, "_apply", _apply):
         yield
 
 
-def _apply(
-    module: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True
-) -> nn.Module:
+def _apply(module: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
     if recurse:
         for child in module.children():
             child._apply(fn)
@@ -56,5 +57,5 @@ def _apply(
                 moved = fn(tensor)
             if moved is not tensor and isinstance(tensor, nn.Parameter):
                 moved = nn.Parameter(moved, tensor.requires_grad)
-            tensors[name] = moved
+            tensors[name] = moved  # type: ignore[assignment]
     return module

@@ -16,15 +16,15 @@ from torch.utils._pytree import tree_map
 
 from models.video.attention import VideoAttention
 
-FLOAT32_OPERATIONS = frozenset(
-    """
-    acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow softplus layer_norm rms_norm
-    group_norm norm nuclear_norm cosine_similarity poisson_nll_loss cosine_embedding_loss nll_loss
-    hinge_embedding_loss kl_div l1_loss smooth_l1_loss huber_loss mse_loss margin_ranking_loss
-    multilabel_margin_loss soft_margin_loss triplet_margin_loss multi_margin_loss
-    binary_cross_entropy_with_logits dist pdist cdist renorm logsumexp
-    """.split()
-)
+FLOAT32_OPERATIONS = frozenset({
+    "acos", "asin", "cosh", "erfinv", "exp", "expm1", "log", "log10", "log2", "log1p",
+    "reciprocal", "rsqrt", "sinh", "tan", "pow", "softplus", "layer_norm", "rms_norm",
+    "group_norm", "norm", "nuclear_norm", "cosine_similarity", "poisson_nll_loss",
+    "cosine_embedding_loss", "nll_loss", "hinge_embedding_loss", "kl_div", "l1_loss",
+    "smooth_l1_loss", "huber_loss", "mse_loss", "margin_ranking_loss", "multilabel_margin_loss",
+    "soft_margin_loss", "triplet_margin_loss", "multi_margin_loss",
+    "binary_cross_entropy_with_logits", "dist", "pdist", "cdist", "renorm", "logsumexp",
+})  # fmt: skip
 """Operations whose inputs autocast casts to float32 on CUDA (PyTorch, "CUDA Ops that can autocast to float32")."""
 FLOAT32_RESULTS = frozenset({"softmax", "log_softmax", "cumprod", "cumsum", "prod", "sum"})
 """Operations of the same list that sum up in float32 without a cast copy of their input."""

@@ -63,7 +63,9 @@ def _video(recipe: Recipe, config: VideoConfig, file: Path | None) -> Outline:
     half = config.base_dtype == "bfloat16"
     dtype = torch.bfloat16 if half else torch.float32
     base = None if config.base is None else base_in(config.base, dtype, file, notes)
-    config = config.model_copy(update={"branches_from": None})  # of the same sizes, by its own check
+    config = config.model_copy(
+        update={"branches_from": None}
+    )  # of the same sizes, by its own check
     autoencoder = autoencoder_in(config.autoencoder, notes)
     if base is None:
         with torch.device("meta"):
@@ -84,7 +86,9 @@ def _video(recipe: Recipe, config: VideoConfig, file: Path | None) -> Outline:
     if not config.train_base:
         frozen["base"] = base.transformer
     tokens = {
-        "visual": latents[1] * (latents[2] // settings.patch_size) * (latents[3] // settings.patch_size),
+        "visual": latents[1]
+        * (latents[2] // settings.patch_size)
+        * (latents[3] // settings.patch_size),
         "text": settings.max_text_seq_length,
     }
     return Outline(recipe, task, model, frozen, sample, size, tokens, stored, notes)

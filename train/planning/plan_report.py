@@ -39,8 +39,7 @@ def print_plan(plan: Plan) -> None:
         f" {_count(cluster.gpus_per_node, 'GPU')} with {_gib(cluster.gpu_memory)}: {each}"
     )
     console.print(_modules(plan))
-    for line in _figures(plan):
-        console.print(line, soft_wrap=True)
+    console.print(_figures(plan))
     console.print(_memory(plan))
     for line in _verdict(plan):
         console.print(line, soft_wrap=True)
@@ -92,47 +91,62 @@ def _modules(plan: Plan) -> Table:
     return table
 
 
-def _figures(plan: Plan) -> Iterator[str]:
+def _figures(plan: Plan) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in _lines(plan):
+        table.add_row(label, text)
+    return table
+
+
+def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
+    """What is said of a step, each with its label; a second line of the same has none."""
     setup, cluster, loop = plan.setup, plan.cluster, plan.recipe.loop
-    yield (
-        "one whole step ran under fake tensors: forward, loss"
-        f" ({', '.join(name for name in plan.losses if name != 'loss')}), backward, optimizer"
-    )
+    losses = ", ".join(name for name in plan.losses if name != "loss")
+    yield "step", f"ran whole under fake tensors: forward, loss ({losses}), backward, optimizer"
     if plan.without_gradient:
-        first = plan.without_gradient[0]
-        yield f"{len(plan.without_gradient)} parameters got no gradient, the first is {first}"
-    for note in plan.notes:
-        yield f"note: {note}"
+        count, first = len(plan.without_gradient), plan.without_gradient[0]
+        yield "", f"{_count(count, 'parameter')} got no gradient, the first is {first}"
     if plan.tokens:
         parts = " + ".join(f"{count:,} {kind}" for kind, count in plan.tokens.items())
-        yield f"tokens: {parts} a clip, {sum(plan.tokens.values()) * setup.clips_a_step:,} a step"
+        total_tokens = sum(plan.tokens.values()) * setup.clips_a_step
+        yield "tokens", f"{total_tokens:,} a step; {parts} a clip"
     total = sum(plan.flops.values())
-    parts = ", ".join(f"{name} {_flops(value)}" for name, value in plan.flops.items() if value)
-    yield f"FLOPs a step: {_flops(total)} ({parts})"
-    ways = ", ".join(
-        f"{name} {_flops(value)}" for name, value in plan.flops_by_part.items() if value > total / 1e3
-    )
-    yield f"  of the forward pass: {ways}"
+    yield "FLOPs", f"{_flops(total)} a step: {_flops_by_name(plan.flops)}"
+    large = {name: value for name, value in plan.flops_by_part.items() if value > total / 1e3}
+    yield "", f"of the forward pass: {_flops_by_name(large)}"
     hours = plan.seconds * loop.steps / HOUR
     yield (
-        f"time a step: {plan.seconds:.3g} s, at {cluster.utilisation:.0%} of {cluster.peak / 1e12:,.1f} TFLOP/s"
-        f" a GPU; {loop.steps:,} steps: {_duration(hours)}, {hours * cluster.gpus:,.1f} GPU hours"
+        "time",
+        f"{plan.seconds:.3g} s a step, at {cluster.utilisation:.0%} of {cluster.peak / 1e12:,.1f} TFLOP/s a GPU",
     )
+    if setup.offload != "none":
+        yield (
+            "",
+            "what is offloaded takes longer: the host's AdamW and the way there are not counted",
+        )
+    yield "", f"{_duration(hours)} for {loop.steps:,} steps, {hours * cluster.gpus:,.1f} GPU hours"
     if plan.rendered:
         rate = cluster.splat_rate
         known = "not counted" if rate is None else f"counted at {rate:,.3g} a second"
-        yield (
-            f"  of it drawing {plan.rendered / setup.clips_a_step:,.0f} splats a clip (Gaussians times views):"
-            f" {known}"
-        )
+        splats = plan.rendered / setup.clips_a_step
+        yield "", f"drawing {splats:,.0f} splats a clip (Gaussians times views) is {known}"
     yield (
-        f"data: {_read_rate(plan) / 1e6:,.1f} MB/s in all, {plan.sample_bytes / 1e6:,.2f} MB a clip"
-        f" ({plan.source})"
+        "data",
+        f"{_read_rate(plan) / 1e6:,.1f} MB/s in all; {plan.sample_bytes / 1e6:,.2f} MB a clip,",
     )
-    kept = plan.checkpoint_bytes * loop.keep_checkpoints
-    yield f"checkpoint: {_gib(plan.checkpoint_bytes)}; the {loop.keep_checkpoints} that are kept {_gib(kept)}"
+    yield "", plan.source
+    kept = f"{_gib(plan.checkpoint_bytes * loop.keep_checkpoints)} for the {loop.keep_checkpoints} that are kept"
+    yield "checkpoint", f"{_gib(plan.checkpoint_bytes)}; {kept}"
     if setup.gpus > 1:
-        yield f"network: each GPU sends {_gib(plan.network)} a step (time not counted)"
+        yield "network", f"each GPU sends {_gib(plan.network)} a step, whose time is not counted"
+    for note in plan.notes:
+        yield "note", note
+
+
+def _flops_by_name(flops: dict[str, float]) -> str:
+    return ", ".join(f"{name} {_flops(value)}" for name, value in flops.items() if value)
 
 
 def _memory(plan: Plan) -> Table:
@@ -166,8 +180,12 @@ def _memory(plan: Plan) -> Table:
         mark = " *" if current else ""
         table.add_row(f"{row.stage}{mark}", switch, *cells, style="bold" if current else None)
     caption = "* the recipe as it is"
+    if plan.setup.offload != "none":
+        caption += f", but for engine.offload={plan.setup.offload}"
     if offload:
-        caption += "; offloaded: in all, with the optimizer's states in host memory (of a node)"
+        caption += (
+            "; offloaded: in all with engine.offload=optimizer, and host memory of a node for it"
+        )
     table.caption, table.caption_justify = caption, "left"
     return table
 

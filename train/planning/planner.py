@@ -34,7 +34,7 @@ from train.tasks.registry import Recipe
 
 @dataclass(frozen=True)
 class Row:
-    """One way to run the recipe on this cluster."""
+    """One way to run the recipe on this cluster; `offloaded` with the optimizer in host memory."""
 
     stage: int
     checkpointing: bool | None
@@ -51,7 +51,7 @@ class Plan:
     seconds: of a step, from FLOPs, peak and utilisation, and of drawing where its rate is known.
     sample_bytes: that are read for a clip. source: where that figure is from.
     checkpoint_bytes: of one checkpoint. network: bytes that a GPU sends in a step.
-    rows: ZeRO's stages, without and with checkpointing. memory: of the recipe as it is.
+    rows: ZeRO's stages, without and with checkpointing and offload. memory: of the recipe as it is.
     """
 
     recipe: Recipe
@@ -196,8 +196,14 @@ class _Footprints:
 
 def _setup(recipe: Recipe, cluster: Cluster) -> Setup:
     batch, gpus = recipe.task.batch_size, cluster.gpus
+    if recipe.engine.kind == "plain" and gpus > 1:
+        raise UserError(
+            f"engine.kind=plain is for one process, but the plan is for {gpus} GPUs; use engine.kind=auto"
+        )
     if batch % gpus:
-        near = sorted((n for n in range(1, batch + 1) if batch % n == 0), key=lambda n: abs(n - gpus))
+        near = sorted(
+            (n for n in range(1, batch + 1) if batch % n == 0), key=lambda n: abs(n - gpus)
+        )
         raise UserError(
             f"task.batch_size={batch} does not divide among {gpus} GPUs; plan for {near[0]} of them, or with"
             f" task.batch_size={math.ceil(batch / gpus) * gpus}"
@@ -206,10 +212,12 @@ def _setup(recipe: Recipe, cluster: Cluster) -> Setup:
         gpus=gpus,
         clips=batch // gpus,
         parts=recipe.loop.accumulate,
-        stage=0 if gpus == 1 else recipe.engine.zero_stage,
+        zero_stage=recipe.engine.zero_stage,
         checkpointing=checkpointing(recipe),
         grouped=perceptual_groups(recipe),
         average=recipe.loop.ema_decay is not None,
+        offload=recipe.engine.offload,
+        deepspeed=recipe.engine.kind == "deepspeed",
     )
 
 
@@ -218,11 +226,12 @@ def _rows(setup: Setup, measure: Callable[[Setup], Footprint]) -> list[Row]:
     switches = [None] if setup.checkpointing is None else [False, True]
     for stage in (0,) if setup.plain else STAGES:
         for checkpointed in switches:
-            way = replace(setup, stage=stage, checkpointing=checkpointed)
+            footprint = measure(replace(setup, checkpointing=checkpointed))
+            memory = gpu_memory(footprint, stage, setup.gpus, plain=setup.plain)
             offloaded = None
             if stage:
-                offloaded = gpu_memory(measure(way), stage, setup.gpus, offload=True)
-            rows.append(Row(stage, checkpointed, memory_of(way, measure), offloaded))
+                offloaded = gpu_memory(footprint, stage, setup.gpus, offload="optimizer")
+            rows.append(Row(stage, checkpointed, memory, offloaded))
     return rows
 
 

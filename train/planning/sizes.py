@@ -66,7 +66,9 @@ def frame_size(
     if base is not None:
         config = base.transformer.config
         size = (SPATIAL_FACTOR * config.sample_height, SPATIAL_FACTOR * config.sample_width)
-        notes.append(f"{folders[0]} is not here: frames are taken to be {size[0]}x{size[1]}, as the base's")
+        notes.append(
+            f"{folders[0]} is not here: frames are taken to be {size[0]}x{size[1]}, as the base's"
+        )
         return size
     raise UserError(
         f"{folders[0]} is not here, and the recipe doesn't say how large its frames are; prepare the shards, or"

@@ -11,12 +11,14 @@ weights for the optimizer, a bucket in which gradients are reduced, and whole we
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from train.deepspeed_engine import deepspeed_settings
 from train.engine import EngineConfig, StepRule
 
 STAGES = (0, 1, 2, 3)
+Offload = Literal["none", "optimizer", "weights"]
+"""As `EngineConfig.offload`."""
 FLOAT = 4
 """Bytes of a float32, which weights, gradients, states and averages are."""
 REDUCE_BUCKET = 500_000_000
@@ -24,6 +26,10 @@ REDUCE_BUCKET = 500_000_000
 LIVE_WEIGHTS = 1_000_000_000
 PREFETCHED_WEIGHTS = 50_000_000
 """Weights that stage 3 keeps gathered and gathers ahead (`stage3_max_live_parameters`, `_prefetch_bucket_size`)."""
+
+
+HOST_STEP = 2
+"""Temporary tensors of what AdamW steps on a CPU: a root and its quotient."""
 
 
 @dataclass(frozen=True)
@@ -73,34 +79,41 @@ class Memory:
 
 
 def gpu_memory(
-    footprint: Footprint, stage: int, gpus: int, *, offload: bool = False, plain: bool = False
+    footprint: Footprint, stage: int, gpus: int, *, offload: Offload = "none", plain: bool = False
 ) -> Memory:
     """The fullest of the moments of a step: the passes, the reduction of gradients, the optimizer's step.
 
-    stage: ZeRO's, 0 to 3. offload: the optimizer and its states in host memory; stages 1 to 3 only.
+    stage: ZeRO's, 0 to 3. offload: what is in host memory: the optimizer with its states (stages 1 to 3), or the
+        weights and their average too (stage 3).
     plain: the engine of one process, which is stage 0 without DeepSpeed.
     """
-    assert stage or not offload, "stage 0 has nothing to offload"
+    assert stage or offload == "none", "stage 0 has nothing to offload"
+    assert stage == 3 or offload != "weights", "only stage 3 offloads weights"
     whole = FLOAT * footprint.trained
     share = -(-whole // gpus)
     held = share if stage == 3 else whole
     # Its share of the weights again, and of both averages; in stage 0 just the averages.
     states = 3 * share if stage else 2 * whole
-    moments = _moments(footprint, stage, gpus, offload)
+    average = held if footprint.average else 0
+    moments = _moments(footprint, stage, gpus, offload != "none")
     if plain:
         moments = [replace(moment, buffers=0) for moment in moments]
     fullest = max(moments, key=lambda moment: moment.total)
+    # States and gradients, a buffer through which weights come back, and what AdamW makes on its way there.
+    host = (5 + HOST_STEP) * share if offload != "none" else 0
+    if offload == "weights":
+        host += held + average
+        held = average = 0
     return Memory(
         weights=held,
         frozen=footprint.frozen,
-        average=held if footprint.average else 0,
-        states=0 if offload else states,
+        average=average,
+        states=states if offload == "none" else 0,
         gradients=fullest.gradients,
         activations=fullest.activations,
         buffers=fullest.buffers,
         batch=footprint.batch,
-        # States and gradients, and a buffer through which weights come back.
-        host=5 * share if offload else 0,
+        host=host,
     )
 
 
@@ -151,5 +164,5 @@ def _moments(footprint: Footprint, stage: int, gpus: int, offload: bool) -> list
 
 
 def _zero_settings(stage: int) -> dict[str, Any]:
-    config = EngineConfig(zero_stage=stage)  # type: ignore[arg-type]
+    config = EngineConfig(zero_stage=stage)
     return deepspeed_settings(config, StepRule())["zero_optimization"]

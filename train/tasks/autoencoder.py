@@ -20,6 +20,7 @@ from models.autoencoders.cogvideox import CogVideoXAutoencoder, CogVideoXAutoenc
 from models.autoencoders.interface import num_latent_frames
 from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.perceptual import PerceptualLoss
+from train.randomness import SampleDraws
 from train.task import Validation
 from train.tasks.frame_size import check_frame_sizes
 
@@ -39,6 +40,8 @@ class CogVideoXModel(CogVideoXAutoencoderConfig):
 class AutoencoderLossConfig(Config):
     """Weights of the loss's parts; ours."""
 
+    may_change: ClassVar = frozenset({"perceptual_at_once"})
+
     mse: float = Field(1.0, ge=0)
     perceptual: float = Field(0.0, ge=0)
     perceptual_weights: Path | None = None
@@ -54,7 +57,7 @@ class AutoencoderLossConfig(Config):
 class AutoencoderConfig(Config):
     """Everything that the autoencoder task needs beside the loop's own settings."""
 
-    may_change: ClassVar = frozenset({"frame_size", "num_workers"})
+    may_change: ClassVar = frozenset({"frame_size", "num_workers", "max_damaged_share"})
 
     kind: Literal["autoencoder"] = "autoencoder"
     model: Annotated[LinearModel | CogVideoXModel, Field(discriminator="kind")]
@@ -69,6 +72,12 @@ class AutoencoderConfig(Config):
     num_frames: int = Field(17, gt=0)
     batch_size: int = Field(8, gt=0)
     num_workers: int = Field(1, ge=0)
+    max_damaged_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="of the clips, those that may be unreadable before the run stops",
+    )
     fit_clips: int = Field(512, gt=0, description="clips for closed-form fits and statistics")
     loss: AutoencoderLossConfig = AutoencoderLossConfig()
 
@@ -124,6 +133,7 @@ class AutoencoderTask:
             rank=rank,
             world_size=world_size,
             start=start,
+            max_damaged_share=self.config.max_damaged_share,
         )
 
     def losses(
@@ -131,7 +141,8 @@ class AutoencoderTask:
     ) -> dict[str, Tensor]:
         """Named parts; "loss" is their weighted sum, "psnr" is for reading only."""
         weights, frames = self.config.loss, batch["frames"]
-        output, kl = model(frames, generator if weights.kl else None)
+        draws = SampleDraws(generator, batch, self.config.batch_size)
+        output, kl = model(frames, draws.generators("posterior") if weights.kl else ())
         parts = {"mse": F.mse_loss(output.float(), frames)}
         if weights.kl:
             parts["kl"] = kl

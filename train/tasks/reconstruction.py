@@ -53,6 +53,8 @@ VALIDATION_UNSEEN_VIEWS = 8
 class LossConfig(Config):
     """Weights of the loss's parts. The paper publishes none."""
 
+    may_change: ClassVar = frozenset({"perceptual_at_once"})
+
     mse: float = Field(1.0, ge=0)
     perceptual: float = Field(0.0, ge=0)
     perceptual_weights: Path | None = Field(
@@ -73,7 +75,9 @@ class LossConfig(Config):
 class ReconstructionConfig(Config):
     """Everything that the reconstruction task needs beside the loop's own settings."""
 
-    may_change: ClassVar = frozenset({"frame_size", "num_workers", "export_dtype"})
+    may_change: ClassVar = frozenset(
+        {"frame_size", "num_workers", "max_damaged_share", "export_dtype"}
+    )
 
     kind: Literal["reconstruction"] = "reconstruction"
     model: LaLRMConfig = LaLRMConfig()
@@ -92,6 +96,12 @@ class ReconstructionConfig(Config):
     num_validation_clips: int = Field(32, gt=0)
     batch_size: int = Field(8, gt=0, description="clips a step, over all ranks")
     num_workers: int = Field(1, ge=0, description="loading processes a rank")
+    max_damaged_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="of the clips, those that may be unreadable before the run stops",
+    )
     views: ViewSamplerConfig = ViewSamplerConfig()
     latents: Literal["auto", "stored", "encode"] = Field(
         "auto",
@@ -192,6 +202,7 @@ class ReconstructionTask:
             rank=rank,
             world_size=world_size,
             start=start,
+            max_damaged_share=config.max_damaged_share,
         )
 
     def losses(

@@ -31,6 +31,7 @@ from models.video.camera_branch_files import load_branches, save_branches
 from models.video.camera_branches import CameraBranches, CameraBranchesConfig
 from models.video.model import VideoModel
 from models.video.text_shards import StoredText, open_texts
+from train.randomness import SampleDraws
 from train.task import Validation
 from train.tasks.frame_size import check_frame_sizes
 from train.tasks.stored_latents import has_stored_latents
@@ -48,7 +49,10 @@ class VideoConfig(Config):
     otherwise it is frozen and the branches train on it. Both together are joint training.
     """
 
-    may_change: ClassVar = frozenset({"frame_size", "num_workers", "export_dtype", "validation"})
+    may_change: ClassVar = frozenset(
+        {"frame_size", "num_workers", "max_damaged_share", "gradient_checkpointing"}
+        | {"export_dtype", "validation"}
+    )
 
     kind: Literal["video"] = "video"
     base: Path | None = Field(
@@ -96,6 +100,12 @@ class VideoConfig(Config):
     windows: WindowConfig = WindowConfig()
     batch_size: int = Field(8, gt=0, description="clips a step, over all ranks")
     num_workers: int = Field(1, ge=0, description="loading processes a rank")
+    max_damaged_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="of the clips, those that may be unreadable before the run stops",
+    )
     timesteps: TimestepConfig = TimestepConfig()
     image_dropout: float = Field(
         0.05, ge=0, le=1, description="share of samples without the image, for guidance"
@@ -211,6 +221,7 @@ class VideoTask:
             rank=rank,
             world_size=world_size,
             start=start,
+            max_damaged_share=config.max_damaged_share,
         )
 
     def losses(
@@ -219,13 +230,14 @@ class VideoTask:
         """ "loss" is the velocity's mean squared error; "first" and "rest" are its parts by latent frame."""
         config, scheduler = self.config, cast(VideoModel, model).base.scheduler
         latents = self.latents(batch)
-        device, count = latents.device, len(latents)
-        timesteps = config.timesteps.draw(count, len(scheduler.alphas_cumprod), generator).to(
-            device
-        )
-        noise = torch.randn(latents.shape, generator=generator).to(device)
-        image = self._image_latents(latents, generator)
-        camera_mask = torch.rand(count, generator=generator) >= config.camera_dropout
+        device = latents.device
+        draws = SampleDraws(generator, batch, config.batch_size)
+        num_levels = len(scheduler.alphas_cumprod)
+        levels = config.timesteps.draw(draws.total, num_levels, draws.shared("timesteps"))
+        timesteps = levels[draws.places].to(device)
+        noise = draws.normal("noise", latents.shape[1:]).to(device)
+        image = self._image_latents(latents, draws)
+        camera_mask = draws.uniform("camera", ()) >= config.camera_dropout
         with full_precision(device):
             noisy = scheduler.add_noise(latents, noise, timesteps)
             target = scheduler.get_velocity(latents, noise, timesteps)
@@ -273,16 +285,15 @@ class VideoTask:
         if model.branches is not None:
             save_branches(model.branches, folder / "branches", dtype)
 
-    def _image_latents(self, latents: Tensor, generator: torch.Generator) -> Tensor:
+    def _image_latents(self, latents: Tensor, draws: SampleDraws) -> Tensor:
         """The clips' first latent frames with noise, some of them dropped (zeros)."""
         image = latents[:, :, :1]
-        count = (len(image), 1, 1, 1, 1)
         if self.config.image_noise is not None:
             mean, deviation = self.config.image_noise
-            strength = (mean + deviation * torch.randn(count, generator=generator)).exp()
-            noise = torch.randn(image.shape, generator=generator) * strength
+            strength = mean + deviation * draws.normal("image noise's strength", (1, 1, 1, 1))
+            noise = draws.normal("image noise", image.shape[1:]) * strength.exp()
             image = image + noise.to(image.device)
-        kept = torch.rand(count, generator=generator) >= self.config.image_dropout
+        kept = draws.uniform("image", (1, 1, 1, 1)) >= self.config.image_dropout
         return image * kept.to(image.device)
 
     def make_base(self) -> VideoBase:

@@ -26,7 +26,10 @@ def make_inputs() -> tuple[Gaussians, Cameras]:
         **{name: torch.rand(BATCH, NUM, *size, requires_grad=True) for name, size in sizes.items()}
     )
     cameras = Cameras(
-        torch.eye(4).repeat(BATCH, VIEWS, 1, 1), torch.eye(3).repeat(BATCH, VIEWS, 1, 1), HEIGHT, WIDTH
+        torch.eye(4).repeat(BATCH, VIEWS, 1, 1),
+        torch.eye(3).repeat(BATCH, VIEWS, 1, 1),
+        HEIGHT,
+        WIDTH,
     )
     return gaussians, cameras
 
@@ -48,7 +51,10 @@ def kernels(name: str) -> Any:
         total = math.ceil(by_shape.TILES_PER_SPLAT * depths.numel())
         tiles = torch.empty_like(depths, dtype=torch.int32)
         running = tiles.view(-1).cumsum(0)
-        keys, ids = depths.new_empty(total, dtype=torch.int64), depths.new_empty(total, dtype=torch.int32)
+        keys, ids = (
+            depths.new_empty(total, dtype=torch.int64),
+            depths.new_empty(total, dtype=torch.int32),
+        )
         sorted_keys, sorted_ids = torch.empty_like(keys), torch.empty_like(ids)
         del running
         return tiles, sorted_keys, sorted_ids

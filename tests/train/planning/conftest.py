@@ -53,8 +53,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def new_recipe(weights: Path) -> NewRecipe:
     """Makes recipes of a kind ("video", "reconstruction", "autoencoder"); changes are keys of the task or the run."""
 
-    def make(kind: str, precision: str = "fp32", loop: dict[str, Any] | None = None, **task: Any) -> Recipe:
-        data = {"data": ["shards"], "validation_data": "shards", "frame_size": [32, 48], "batch_size": 4}
+    def make(
+        kind: str, precision: str = "fp32", loop: dict[str, Any] | None = None, **task: Any
+    ) -> Recipe:
+        data = {
+            "data": ["shards"],
+            "validation_data": "shards",
+            "frame_size": [32, 48],
+            "batch_size": 4,
+        }
         settings: dict[str, Any] = {
             "video": {
                 "base": weights / "base",
@@ -69,7 +76,11 @@ def new_recipe(weights: Path) -> NewRecipe:
                 "loss": {"depth": 0.1, "opacity": 0.1},
             },
             "autoencoder": {
-                "model": {"kind": "cogvideox", "norm_groups": 4, "block_out_channels": [8, 16, 16, 16]},
+                "model": {
+                    "kind": "cogvideox",
+                    "norm_groups": 4,
+                    "block_out_channels": [8, 16, 16, 16],
+                },
                 "num_frames": 9,
                 "batch_size": 2,
             },

@@ -17,9 +17,7 @@ from train.planning.data_volume import sample_bytes
 from train.planning.outline import outline_recipe
 
 
-def test_shards_that_are_here_tell_it(
-    new_recipe: NewRecipe, weights: Path, tmp_path: Path
-) -> None:
+def test_shards_that_are_here_tell_it(new_recipe: NewRecipe, weights: Path, tmp_path: Path) -> None:
     scenes = SceneConfig(height=32, width=48, num_frames=17, num_near=0, num_far=0, supersampling=1)
     index = write_shards([make_clip(seed, scenes) for seed in range(3)], tmp_path / "shards")
     codec = LinearCodec.from_pretrained(weights / "codec")
@@ -31,8 +29,8 @@ def test_shards_that_are_here_tell_it(
 
 
 def test_what_is_expected_of_shards_to_come(new_recipe: NewRecipe) -> None:
-    windows = {"num_frames": 17, "strides": [1, 3]}
+    windows = {"num_frames": 17, "strides": [1, 3], "mirrored": False}
     found, source = sample_bytes(outline_recipe(new_recipe("video", windows=windows)))
-    frames, latents = 49 * 32 * 48 * 0.5, 2 * 2 * 8 * 5 * 4 * 6
+    frames, latents = (49 + 24) * 32 * 48 * 0.5, 4 * 2 * 8 * 5 * 4 * 6
     assert found == pytest.approx(frames + latents)
-    assert "clips of 49 frames" in source and "2 windows" in source
+    assert "49 + 24 frames" in source and "latents of 4 windows" in source

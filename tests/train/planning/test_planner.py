@@ -13,8 +13,8 @@ from conftest import BASE, NewRecipe
 
 from configs.errors import UserError
 from train.planning.cluster import GIB, Cluster
-from train.planning.planner import Plan, make_plan
 from train.planning.plan_report import plan_numbers, print_plan
+from train.planning.planner import Plan, make_plan
 from train.planning.zero_memory import network_bytes
 
 TWO = Cluster(nodes=1, gpus_per_node=2)
@@ -90,9 +90,25 @@ def test_a_batch_that_does_not_divide_is_refused(new_recipe: NewRecipe) -> None:
         make_plan(new_recipe("video", batch_size=4), Cluster(nodes=3))
 
 
+def test_an_offloaded_optimizer_is_in_host_memory(new_recipe: NewRecipe, video_plan: Plan) -> None:
+    recipe = new_recipe("video", batch_size=4, loop={"ema_decay": 0.9})
+    engine = recipe.engine.model_copy(update={"offload": "optimizer"})
+    plan = make_plan(recipe.model_copy(update={"engine": engine}), TWO)
+    row = next(r for r in video_plan.rows if (r.stage, r.checkpointing) == (1, False))
+    assert plan.memory == row.offloaded and plan.memory.states == 0 < plan.memory.host
+    assert "but for engine.offload=optimizer" in printed(plan)
+
+
+def test_the_plain_engine_is_for_one_gpu(new_recipe: NewRecipe) -> None:
+    recipe = new_recipe("video", batch_size=4)
+    engine = recipe.engine.model_copy(update={"kind": "plain"})
+    with pytest.raises(UserError, match=r"engine\.kind=plain is for one process"):
+        make_plan(recipe.model_copy(update={"engine": engine}), TWO)
+
+
 def test_rates_of_drawing_are_counted_where_they_are_known(video_plan: Plan) -> None:
     known = replace(video_plan, cluster=replace(TWO, splat_rate=1e6), rendered=10**6)
-    assert "counted at 1e+06 a second" in printed(known)
+    assert "is counted at 1e+06 a second" in printed(known)
     assert "not counted" in printed(replace(known, cluster=TWO))
 
 
@@ -106,7 +122,7 @@ def test_the_report_says_it_all(video_plan: Plan) -> None:
     text = printed(video_plan)
     assert "video on 1 node of 2 GPUs with 80.0 GiB: 2 clips each" in text
     assert f"{video_plan.trained:,}" in text and f"{video_plan.frozen:,}" in text
-    assert "tokens: 120 visual + 4 text a clip, 496 a step" in text
+    assert "496 a step; 120 visual + 4 text a clip" in text
     assert "1 *" in text and "fits: " in text
     assert max(len(line) for line in text.splitlines() if "off" in line) <= 120
 

@@ -11,7 +11,7 @@ from train.planning.verdict import Setup, changes_that_fit, memory_of
 from train.planning.zero_memory import Footprint
 
 SETUP = Setup(
-    gpus=4, clips=6, parts=1, stage=0, checkpointing=False, grouped=None, average=True
+    gpus=4, clips=6, parts=1, zero_stage=0, checkpointing=False, grouped=None, average=True
 )
 CLUSTER = Cluster(nodes=1, gpus_per_node=4, reserve=0.0)
 SWITCH = "task.gradient_checkpointing"
@@ -71,8 +71,25 @@ def test_several_changes_where_one_is_not_enough() -> None:
     assert proposed(SETUP, 5) == []
 
 
+def test_host_memory_is_proposed_where_the_stage_has_it() -> None:
+    """Weights, their average and states of stage 3 on 4 GPUs: 5 GiB, of which the states are 3."""
+    sharded = replace(SETUP, zero_stage=3, clips=1)
+    total = memory_of(sharded, measure).total / GIB
+    assert "engine.offload=optimizer" in proposed(sharded, total - 1)
+    found = proposed(sharded, total - 4.5)
+    assert "engine.offload=weights" in found and "engine.offload=optimizer" not in found
+    assert all("offload" not in words for words in proposed(replace(SETUP, clips=1), 20))
+
+
+def test_one_gpu_offloads_by_deepspeed() -> None:
+    alone = replace(SETUP, gpus=1, zero_stage=1, clips=1)
+    assert alone.plain and alone.stage == 0
+    assert "engine.offload=optimizer" in proposed(alone, 20)
+    assert replace(alone, offload="optimizer").stage == 1
+
+
 def test_switches_that_are_on_or_missing_are_not_proposed() -> None:
-    on = replace(SETUP, checkpointing=True, stage=3, average=False)
+    on = replace(SETUP, checkpointing=True, zero_stage=3, average=False)
     assert all("checkpointing" not in words for words in proposed(on, 8))
     grouped = replace(SETUP, grouped=False)
     assert "task.loss.perceptual_at_once=4" in proposed(grouped, 60)

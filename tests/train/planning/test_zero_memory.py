@@ -49,12 +49,17 @@ def test_activations_and_gradients_meet_where_they_do() -> None:
 
 
 def test_what_is_offloaded_leaves_the_gpu() -> None:
-    with_states, without = (gpu_memory(footprint(), 2, 8, offload=o) for o in (False, True))
+    with_states, without = (gpu_memory(footprint(), 2, 8, offload=o) for o in ("none", "optimizer"))
     assert without.states == 0
     assert without.total < with_states.total - with_states.states
-    assert without.host == pytest.approx(5 * FLOAT * WEIGHTS / 8, rel=1e-3)
+    assert without.host == pytest.approx(7 * FLOAT * WEIGHTS / 8, rel=1e-3)
+    averaged = gpu_memory(footprint(average=True), 3, 8, offload="weights")
+    assert averaged.weights == averaged.average == averaged.states == 0
+    assert averaged.host == pytest.approx(9 * FLOAT * WEIGHTS / 8, rel=1e-3)
     with pytest.raises(AssertionError, match="stage 0"):
-        gpu_memory(footprint(), 0, 8, offload=True)
+        gpu_memory(footprint(), 0, 8, offload="optimizer")
+    with pytest.raises(AssertionError, match="only stage 3"):
+        gpu_memory(footprint(), 2, 8, offload="weights")
 
 
 def test_one_process_has_no_buckets() -> None:
@@ -78,37 +83,57 @@ def test_the_default_buckets_are_deepspeeds() -> None:
     assert config.prefetch_bucket_size == zero_memory.PREFETCHED_WEIGHTS
 
 
+def held_by_deepspeed(stage: int, offload: str) -> list[dict[str, int]]:
+    """What each of two processes on this machine reports."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-W", "ignore", str(Path(zero_bytes.__file__)), str(stage), offload]
+    processes = [
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    return [json.loads(output.strip().splitlines()[-1]) for output in outputs]
+
+
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.distributed
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("stage", [0, pytest.param(1, marks=pytest.mark.slow), 2,
-                                   pytest.param(3, marks=pytest.mark.slow)])  # fmt: skip
-def test_bytes_are_those_that_deepspeed_holds(stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes on this machine, a model whose activations are next to nothing."""
+@pytest.mark.parametrize(
+    ("stage", "offload"),
+    [
+        pytest.param(0, "none", marks=SLOW),
+        pytest.param(1, "none", marks=SLOW),
+        (2, "none"),
+        pytest.param(3, "none", marks=SLOW),
+        pytest.param(2, "optimizer", marks=SLOW),
+    ],
+)
+def test_bytes_are_those_that_deepspeed_holds(
+    stage: int, offload: zero_memory.Offload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model whose activations are next to nothing, on a CPU, where all memory is the host's."""
     monkeypatch.setattr(zero_memory, "deepspeed_settings", zero_bytes.settings_with_small_buckets)
     trained = zero_bytes.DEPTH * (zero_bytes.WIDTH**2 + zero_bytes.WIDTH)
     # On a CPU AdamW makes two temporary tensors of what it steps: one weight after another, or the flat one.
     stepped = trained if stage else zero_bytes.WIDTH**2
     model = footprint(trained=trained, step_peak=2 * FLOAT * stepped)
-    expected = gpu_memory(model, stage, 2)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(Path(zero_bytes.__file__)), str(stage)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ
-            | {"PYTHONPATH": str(ROOT), "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    for output in outputs:
-        found = json.loads(output.strip().splitlines()[-1])
-        stays = expected.weights + expected.states
-        if stage == 3:  # gradients and their bucket are never given back
-            stays += -(-FLOAT * trained // 2) + FLOAT * zero_bytes.BUCKET
-        assert found["stays"] == pytest.approx(stays, rel=0.01)
-        assert found["peak"] == pytest.approx(expected.total, rel=0.15)
+    expected = gpu_memory(model, stage, 2, offload=offload)
+    stays = expected.weights + expected.states
+    if stage == 3:  # gradients and their bucket are never given back
+        stays += -(-FLOAT * trained // 2) + FLOAT * zero_bytes.BUCKET
+    if offload == "optimizer":
+        stays += expected.host - FLOAT * trained  # without the two temporary ones of a half
+    for found in held_by_deepspeed(stage, offload):
+        assert found["stays"] == pytest.approx(stays, rel=0.15 if expected.host else 0.01)
+        assert found["peak"] == pytest.approx(expected.total + expected.host, rel=0.15)

@@ -36,10 +36,10 @@ def settings_with_small_buckets(config: EngineConfig, rule: StepRule) -> dict[st
 real_settings = train.deepspeed_engine.deepspeed_settings
 
 
-def measure(stage: int) -> dict[str, int]:
+def measure(stage: int, offload: str) -> dict[str, int]:
     with joined_ranks("cpu") as ranks, MemoryTracker() as tracker:
         module = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(DEPTH)))
-        config = EngineConfig(kind="deepspeed", zero_stage=stage)  # type: ignore[arg-type]
+        config = EngineConfig(kind="deepspeed", zero_stage=stage, offload=offload)
         engine = create_engine(module, OptimizerConfig(), config, StepRule(1, 1.0), ranks)
         for _ in range(2):
             tracker.restart_peaks()
@@ -55,4 +55,4 @@ if __name__ == "__main__":
     with mock.patch.object(
         train.deepspeed_engine, "deepspeed_settings", settings_with_small_buckets
     ):
-        print(json.dumps(measure(int(sys.argv[1]))))
+        print(json.dumps(measure(int(sys.argv[1]), sys.argv[2])))
