@@ -103,12 +103,16 @@ class HangWatch:
         mine = None if store is None else store.clone()
         if mine is not None:
             mine.set_timeout(timedelta(seconds=SECONDS_TO_ANSWER))
+        before: list[Place] | None = []
         while not self._stopped.wait(self._seconds_between_looks):
             place, seconds = self._place, time.monotonic() - self._since
             places = _within(SECONDS_TO_ANSWER, lambda place=place: self._exchange(mine, place))
             if seconds <= self.limit or place.untimed:
                 continue
             if places is not None and any(other.untimed for other in places):
+                continue
+            if places != before:  # what another rank has sent may be a look old
+                before = places
                 continue
             if self._stopped.is_set():
                 return

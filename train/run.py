@@ -68,6 +68,9 @@ def run(config: RunConfig) -> int:
         engine = create_engine(task.build(), config.optimizer, config.engine, rule, ranks)
         with folder.held_by(ranks):
             outcome = train_loop(task, config, engine, folder, stop)
+        ranks.gather(
+            None
+        )  # a scheduler takes the first end for the end of all, and rank 0 exports alone
     if outcome is Outcome.DONE:
         return EXIT_DONE
     reason = "the time budget is used up"

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ sys.path.insert(0, str(HERE))  # children import toy_task by name
 
 import toy_task  # noqa: E402
 
+import train.run  # noqa: E402
 from configs.loader import load_config  # noqa: E402
-from train.run import run  # noqa: E402
 
 RECIPE = """
 name: toy
@@ -42,11 +42,13 @@ PRELOADED = [
 class ToyRun:
     """A run folder of the toy task, and ways to start it."""
 
-    def __init__(self, root: Path, name: str) -> None:
+    command = staticmethod(toy_task.main)
+
+    def __init__(self, root: Path, name: str, recipe: str = RECIPE) -> None:
         self.root, self.name = root, name
         self.folder = root / name
-        self.recipe = root / "toy.yaml"
-        self.recipe.write_text(RECIPE)
+        self.recipe = root / f"{name}.yaml"
+        self.recipe.write_text(recipe)
         self.log = root / f"{name}.log"
         self.metrics = self.folder / "metrics.jsonl"
 
@@ -59,7 +61,7 @@ class ToyRun:
 
     def start(self, *overrides: str) -> int:
         """Runs here to its end; returns the exit code. Errors are raised."""
-        return run(self.config(*overrides))
+        return train.run.run(self.config(*overrides))
 
     def spawn(self, *overrides: str, variables: dict[str, str] | None = None) -> BaseProcess:
         """Starts a child process from a server that has everything imported."""
@@ -67,7 +69,7 @@ class ToyRun:
         context.set_forkserver_preload(PRELOADED)
         process = context.Process(
             target=toy_task.run_as_process,
-            args=(self.arguments(*overrides), str(self.log), variables or {}),
+            args=(self.command, self.arguments(*overrides), str(self.log), variables or {}),
         )
         with pytest.MonkeyPatch.context() as patch:
             # The server starts with the first child, and finds what it preloads by this alone.
@@ -75,8 +77,13 @@ class ToyRun:
             process.start()
         return process
 
-    def spawn_ranks(self, count: int, *overrides: str) -> list[BaseProcess]:
-        """Starts `count` processes that meet, as those of torchrun do."""
+    def spawn_ranks(
+        self, count: int, *overrides: str, hosts: Sequence[dict[str, str]] = ()
+    ) -> list[BaseProcess]:
+        """Starts `count` processes that meet, as those of torchrun do.
+
+        hosts: further variables of each process.
+        """
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -89,6 +96,7 @@ class ToyRun:
                     "WORLD_SIZE": str(count),
                     "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": str(port),
+                    **(hosts[rank] if hosts else {}),
                 },
             )
             for rank in range(count)
@@ -127,6 +135,12 @@ class ToyRun:
 
     def checkpoint_names(self) -> list[str]:
         return sorted(path.name for path in (self.folder / "checkpoints").iterdir())
+
+
+class TaskRun(ToyRun):
+    """The same for a recipe of one of the tasks that we offer."""
+
+    command = staticmethod(train.run.main)
 
 
 @pytest.fixture

@@ -111,3 +111,14 @@ def test_a_signal_to_one_of_two_ranks_stops_both_with_a_checkpoint(toy: NewToy) 
     assert [process.exitcode for process in processes] == [75, 75], run.log.read_text()
     newest = sorted((run.folder / "checkpoints").iterdir())[-1]
     assert find_damage(newest) is None
+
+
+def test_damaged_samples_of_all_ranks_count_together(toy: NewToy) -> None:
+    """Each rank has met three of them, two of which the other one met too."""
+    run = toy("damaged")
+    settings = ("task.damaged=[[1, 2, 3], [2, 3, 4]]", "loop.log_every=4")
+    assert run.start_ranks(2, *settings, "task.max_damaged=4", "loop.steps=4") == [0, 0]
+    assert run.records()[-1]["damaged"] == 4
+    codes = run.start_ranks(2, *settings, "task.max_damaged=3", "resume=auto", "loop.steps=8")
+    assert codes == [2, 2]
+    assert "error: 4 samples are damaged: [1, 2, 3, 4]" in run.log.read_text()

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -19,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from configs.errors import run_command
+from configs.errors import UserError, run_command
 from configs.loader import Config, load_config
 from data.loader import POSITION
 from train.config import RunConfig
@@ -39,13 +41,15 @@ class ToyFault(Config):
 
     spike: the loss is `factor` times what it should be. hang: nothing comes any more. freeze: not even threads
     go on. die: SIGKILL, unless `marker` exists, which is made. memory: more is asked for than there is.
+    full: the disk of `marker` fills up but for `left` bytes.
     """
 
-    kind: Literal["none", "nan", "spike", "hang", "freeze", "die", "memory"] = "none"
+    kind: Literal["none", "nan", "spike", "hang", "freeze", "die", "memory", "full"] = "none"
     rank: int = 0
     batches: tuple[int, ...] = ()
     factor: float = 12.0
     marker: Path | None = None
+    left: int = 0
 
     def strike(self, batch: dict[str, Tensor]) -> None:
         if self.kind == "nan":
@@ -61,10 +65,15 @@ class ToyFault(Config):
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.kind == "memory":
             torch.empty(2**48, dtype=torch.uint8)
+        elif self.kind == "full" and self.marker is not None:
+            free = shutil.disk_usage(self.marker.parent).free
+            self.marker.write_bytes(bytes(free - self.left))
 
 
 class ToyConfig(Config):
-    may_change: ClassVar = frozenset({"validation", "fault", "trace", "signal_at_batch"})
+    may_change: ClassVar = frozenset(
+        {"validation", "fault", "trace", "signal_at_batch", "damaged", "max_damaged"}
+    )
 
     kind: Literal["toy"] = "toy"
     batch_size: int = 8
@@ -75,6 +84,9 @@ class ToyConfig(Config):
     spike_batches: tuple[int, ...] = ()
     signal_at_batch: int | None = None
     fault: ToyFault = ToyFault()
+    damaged: tuple[tuple[int, ...], ...] = ()
+    """Samples that each rank can't read."""
+    max_damaged: int = 0
     trace: Path | None = None
     """A file to which each rank adds the batches that it takes, and the samples of each."""
     validation: ToyValidation = ToyValidation()
@@ -151,14 +163,14 @@ class ToyBatches:
     ) -> None:
         self.config, self.seed, self.position = config, seed, start
         self.rank, self.world_size = rank, world_size
+        self.damaged = list(config.damaged[rank]) if config.damaged else []
 
-        self.damaged: list[str] = []
-
-    def check_damage(self, damaged: Collection[str]) -> None:
-        pass
+    def check_damage(self, damaged: Collection[int]) -> None:
+        if len(damaged) > self.config.max_damaged:
+            raise UserError(f"{len(damaged)} samples are damaged: {sorted(damaged)}")
 
     def close(self) -> None:
-        self.damaged.append("closed")
+        pass
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         while True:
@@ -196,14 +208,33 @@ def main(argv: list[str] | None = None) -> int:
     return run(load_config(recipe, overrides, ToyRecipe))
 
 
-def run_as_process(argv: list[str], log: str, variables: dict[str, str]) -> None:
-    """The body of a child process: the command, with its output in a file."""
+def join_namespaces(process: int) -> None:
+    """Moves this process, which has to be single-threaded, to where another sees users, networks and mounts."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    theirs, ours = Path(f"/proc/{process}/ns"), Path("/proc/self/ns")
+    handles = [
+        os.open(theirs / name, os.O_RDONLY)
+        for name in ("user", "net", "mnt")
+        if (theirs / name).readlink() != (ours / name).readlink()
+    ]
+    for handle in handles:
+        if libc.setns(handle, 0):
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(handle)
+
+
+def run_as_process(
+    command: Callable[[list[str] | None], int], argv: list[str], log: str, variables: dict[str, str]
+) -> None:
+    """The body of a child process: a command, with its output in a file."""
     os.environ.update(variables)
+    if "NAMESPACES_OF_PROCESS" in variables:
+        join_namespaces(int(variables["NAMESPACES_OF_PROCESS"]))
     with Path(log).open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
-    run_command(main, argv)
+    run_command(command, argv)
 
 
 if __name__ == "__main__":
