@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -106,7 +107,7 @@ class HangWatch:
         before: list[Place] | None = []
         while not self._stopped.wait(self._seconds_between_looks):
             place, seconds = self._place, time.monotonic() - self._since
-            places = _within(SECONDS_TO_ANSWER, lambda place=place: self._exchange(mine, place))
+            places = _within(SECONDS_TO_ANSWER, partial(self._exchange, mine, place))
             if seconds <= self.limit or place.untimed:
                 continue
             if places is not None and any(other.untimed for other in places):
@@ -149,9 +150,8 @@ class HangWatch:
         if behind:
             print(f"rank {self.ranks.rank} stands here:", file=sys.stderr, flush=True)
             faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
-        if (
-            self.ranks.is_first
-        ):  # the others may still have to ask at the meeting place, which may end with it
+        if self.ranks.is_first:
+            # The others may still have to ask at the meeting place, which may end with this process.
             time.sleep(2 * self._seconds_between_looks)
         self.end(EXIT_BUG)
 

@@ -23,14 +23,14 @@ class Ranks:
     """One process's place among `world_size`; every method is a collective call of all of them.
 
     device: where float values travel (the backend decides).
-    store: where the processes met; None for a lone one.
+    store: where the processes met, a `torch.distributed.Store`; None for a lone one.
     restarts: how often the launcher has started the processes again by itself.
     """
 
     rank: int = 0
     world_size: int = 1
     device: torch.device = CPU
-    store: dist.Store | None = None
+    store: Any = None
     restarts: int = 0
 
     @property
@@ -100,7 +100,9 @@ def joined_ranks(device: str, longest_wait: timedelta | None = None) -> Iterator
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     try:
         if world_size > 1:
-            store, rank, _ = next(dist.rendezvous("env://"))
+            store, rank, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+            # torchrun may keep the store from start to start, with the addresses of processes that are gone.
+            store = dist.PrefixStore(f"start_{restarts}", store)  # type: ignore[attr-defined]
             dist.init_process_group(
                 "nccl" if on_gpu else "gloo",
                 store=store,

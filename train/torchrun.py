@@ -61,7 +61,7 @@ def _restart_only_failures() -> None:
                 self._remaining_restarts = 0
             return result
 
-    api.LocalElasticAgent = Agent  # type: ignore[misc]
+    api.LocalElasticAgent = Agent  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -116,8 +116,8 @@ class VideoModel(nn.Module):
         if not self.base.transformer.gradient_checkpointing:
             return []
         control = None if self.branches is None else self.branches.control
-        copies = [] if control is None else control.blocks
-        return [*self.base.transformer.transformer_blocks, *copies]
+        blocks = list(self.base.transformer.transformer_blocks)
+        return blocks if control is None else [*blocks, *control.blocks]
 
     def train(self, mode: bool = True) -> VideoModel:
         super().train(mode)

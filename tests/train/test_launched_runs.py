@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import HERE, ToyRun
+from network_hosts import ADDRESSES, DEVICE, two_hosts
 
 from train.checkpoints import find_damage
 
@@ -45,10 +46,10 @@ def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
         file.write_text(text)
         file.chmod(0o755)
     taken = ("SLURM", "NNODES", "NODE_RANK", "MASTER", "RANK", "LOCAL_RANK", "WORLD_SIZE")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(taken)}
     variables = {"STILLSCAPE_VENV": str(venv), "STILLSCAPE_PYTHON": str(tmp_path / "maker")}
 
     def start(run: ToyRun, *arguments: str) -> subprocess.Popen[bytes]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(taken)}
         with run.log.open("ab") as log:
             return subprocess.Popen(
                 ["bash", str(ROOT / "launch.sh"), "train", *arguments],
@@ -108,6 +109,37 @@ def test_a_mistake_is_not_started_again(
     process = launch(run, "--nproc=2", "--max-restarts=3", *run.arguments("engine.device=cuda"))
     assert process.wait(200) == 2, run.log.read_text()
     assert 1 <= run.log.read_text().count("error: engine.device=cuda, but") <= 2
+
+
+def test_the_nodes_of_a_hostfile_train_together_and_stop_together(
+    toy: NewToy, launch: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hosts in network namespaces: stopped by a signal to launch.sh, then continued to the end."""
+    whole, run = toy("whole"), toy("nodes")
+    assert whole.start_ranks(2) == [0, 0]
+    hostfile, ssh = run.root / "hosts", run.root / "ssh"
+    hostfile.write_text("".join(f"{address} slots=1\n" for address in ADDRESSES))
+    with two_hosts() as hosts:
+        cases = zip(ADDRESSES, hosts.processes, strict=True)
+        lines = "".join(f"{address}) process={process} ;;\n" for address, process in cases)
+        enter = 'exec nsenter --target "$process" --user --net sh -c "$2"'
+        ssh.write_text(f'#!/bin/sh\ncase "$1" in\n{lines}esac\n{enter}\n')
+        ssh.chmod(0o755)
+        monkeypatch.setenv("STILLSCAPE_SSH", str(ssh))
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", DEVICE)
+        command = (f"--hostfile={hostfile}", *run.arguments("resume=auto"))
+        before = hosts.num_bytes()
+        process = launch(run, *command, "task.seconds_per_batch=0.2")
+        wait_for_steps(run, process, 2)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(60) == 75, run.log.read_text()
+        config = run.folder / "config.yaml"
+        config.write_text(
+            config.read_text().replace("seconds_per_batch: 0.2", "seconds_per_batch: 0.0")
+        )
+        assert launch(run, *command).wait(400) == 0, run.log.read_text()
+        assert hosts.num_bytes() - before > 24 * 145 * 4
+    assert run.records() == whole.records()
 
 
 def wait_for_steps(run: ToyRun, process: subprocess.Popen[bytes], lines: int) -> None:
