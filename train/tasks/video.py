@@ -198,6 +198,8 @@ class VideoTask:
         )
         if self.text is not None:
             self._check_text(base, self.text)
+        if config.train_base:  # also a base that did not say so learns these latents now
+            base = replace(base, latent_probes=latent_probes(self.autoencoder))
         return VideoModel(
             base,
             self._make_branches(base),
@@ -307,8 +309,7 @@ class VideoTask:
         assert config.new_base is not None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            base = create_base(config.new_base)
-        return replace(base, latent_probes=latent_probes(self.autoencoder))
+            return create_base(config.new_base)
 
     def _make_branches(self, base: VideoBase) -> CameraBranches | None:
         wanted, folder = self.config.branches, self.config.branches_from
