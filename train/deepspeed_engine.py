@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from configs.errors import UserError
+from train.dataclass_outputs import OpenedOutputs
 from train.engine import (
     EngineConfig,
     StepResult,
@@ -75,12 +76,15 @@ class DeepSpeedEngine:
         assert isinstance(guarded, GuardedAdamW)
         guarded.may_step = self._may_step
         self.optimizer = guarded
+        opened = OpenedOutputs(module) if self.stage == 3 else None
         self.model, self.zero, _, _ = deepspeed.initialize(
             model=module,
             optimizer=guarded,
             config=deepspeed_settings(config, rule),
             dist_init_required=False,
         )
+        if opened is not None:
+            opened.close_again()
         self.module = module
         # DeepSpeed hangs attributes of its own on them.
         self.parameters: dict[str, Any] = dict(trainable_parameters(module))
@@ -135,6 +139,8 @@ class DeepSpeedEngine:
             return
         import deepspeed
 
+        # Its hooks would share out a module's weights again, on all ranks, as soon as one rank had called it.
+        self.zero.parameter_offload.destroy()
         with deepspeed.zero.GatheredParameters(list(self.module.parameters())):
             yield self.module
 

@@ -102,7 +102,7 @@ class Engine(Protocol):
         ...
 
     def whole_weights(self) -> AbstractContextManager[nn.Module]:
-        """The bare module with every weight in full, for export."""
+        """The bare module with every weight in full, for export; nothing is trained after it."""
         ...
 
     def entries(self) -> dict[str, list[Entry]]:

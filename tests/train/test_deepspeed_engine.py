@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import ToyRun
+from toy_run import ToyRun
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(400)]
 

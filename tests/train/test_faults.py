@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import ToyRun
 from safetensors.torch import load_file
+from toy_run import ToyRun
 
 from train.checkpoints import find_damage
 

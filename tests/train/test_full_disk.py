@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ToyRun
+from toy_run import ToyRun
 
 from train.checkpoints import find_damage
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TaskRun
 from torch import Tensor
+from toy_run import TaskRun
 
 from data.clip_windows import WindowConfig
 from data.procedural.clips import make_clip

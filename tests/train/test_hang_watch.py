@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 import time
 
@@ -45,13 +46,14 @@ def test_a_stand_still_ends_the_process_and_validation_does_not(
         watch.at(4, "data")
         assert ended.wait(20)
     assert codes == [1]
-    assert "error: nothing has moved for 0 s: rank 0 (process" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert re.search(r"error: nothing has moved for \d+ s: rank 0 \(process \d+ on .* hangs", told)
 
 
 def test_what_moves_is_left_alone() -> None:
     codes: list[int] = []
-    with HangWatch(Ranks(), 1.0 / 60, codes.append) as watch:
-        for step in range(30):
+    with HangWatch(Ranks(), 2.0 / 60, codes.append) as watch:
+        for step in range(60):
             watch.at(step, "loss")
             time.sleep(0.05)
     assert codes == []

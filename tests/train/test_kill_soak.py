@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ToyRun
+from toy_run import ToyRun
 
 from train.checkpoints import find_damage
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import HERE, ToyRun
 from network_hosts import ADDRESSES, DEVICE, two_hosts
+from toy_run import HERE, ToyRun
 
 from train.checkpoints import find_damage
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 import toy_task
-from conftest import ToyRun
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
+from toy_run import ToyRun
 
 from configs.errors import UserError
 from train.randomness import seed_step

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from conftest import ToyRun
 from network_hosts import TwoHosts, two_hosts
+from toy_run import ToyRun
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(400)]
 

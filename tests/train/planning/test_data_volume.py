@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import NewRecipe
+from small_steps import NewRecipe
 
 from data.clip_windows import WindowConfig
 from data.procedural.clips import make_clip

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import BASE, NewRecipe
+from small_steps import BASE, NewRecipe
 
 from configs.errors import UserError
 from train.planning.cluster import GIB, Cluster

@@ -9,7 +9,7 @@ from typing import Any
 import cpu_raster_shapes
 import pytest
 import torch
-from conftest import LALRM, NewRecipe, RealStep, allocated_peak, open_task, real_batch
+from small_steps import LALRM, NewRecipe, RealStep, allocated_peak, open_task, real_batch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
 
 from data.loader import POSITION

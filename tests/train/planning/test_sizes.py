@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BASE, NewRecipe
+from small_steps import BASE, NewRecipe
 
 from configs.errors import UserError
 from data.procedural.clips import make_clip
