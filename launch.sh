@@ -17,7 +17,7 @@ train|train.run|train by a recipe: train RECIPE [key=value ...]
 generate|eval.generate|image and camera path become a video, a scene and a viewer
 reconstruct|eval.reconstruct|a clip with cameras becomes a scene
 score|eval.score|image metrics, camera error and 3D consistency
-refine|train.refine|refine one scene by score distillation
+refine|eval.refine|polish one scene by a diffusion prior and the pictures it came from
 mesh|eval.mesh|a scene becomes a textured mesh
 plan|train.plan|what a recipe needs on a given cluster
 view|eval.view|look at a scene in the browser

@@ -62,6 +62,23 @@ def open_clip_source(
     return scaled_by_sweep(clips[_checked_number(options.number, len(clips), str(path))])
 
 
+def open_capture(
+    path: Path,
+    options: CutOptions,
+    *,
+    cameras: Path | None = None,
+    images: Path | None = None,
+    progress: Progress | None = None,
+) -> Clip:
+    """All frames of what `open_clip_source` takes, as one clip in the order of the source, its scene about 1 away.
+
+    Of a shard folder it is one clip, by number. Raises UserError as `open_clip_source`.
+    """
+    if (path / INDEX_FILE).is_file() or path.name == INDEX_FILE:
+        return _read_shard_clip(path if path.is_dir() else path.parent, options.number)
+    return scaled_by_sweep(_read_capture(path, options, cameras, images, progress).normalised())
+
+
 def scaled_by_sweep(clip: Clip) -> Clip:
     """The clip with about 1 for the scene's depth, which a plane sweep tells where no depth is known.
 

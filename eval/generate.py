@@ -16,6 +16,7 @@ Turns a photograph and a camera path into a video, a 3D scene (PLY) and a viewer
   ./launch.sh generate photo.jpg --path my_path.json
   ./launch.sh generate a.jpg b.png --samples 3                            six scenes
   ./launch.sh generate --list-paths
+  ./launch.sh generate --prompt "a stone tower" --prior PATH_OR_NAME        words alone: distilled, no image
 
 A photograph tells no depth, so the unit of length is defined: the median depth of what it shows is 1. Distances
 along a path are in that unit: a dolly of 0.3 goes three tenths of the way to what is at the median depth.
@@ -39,6 +40,16 @@ def main(argv: list[str] | None = None) -> int:
 
         print(describe_paths())
         return EXIT_DONE
+    if args.prior is not None:
+        if args.out is None:
+            args.out = Path("runs/generate") / _path_label(args.prompt or "")
+
+        from eval.text_scene_run import generate_from_text
+
+        generate_from_text(args)
+        return EXIT_DONE
+    if args.overrides:
+        parser.error("--set is for scenes from words alone, with --prior")
     if not args.images:
         parser.error("name an image, or --list-paths")
     if args.out is None:
@@ -125,6 +136,21 @@ def build_parser() -> argparse.ArgumentParser:
         help="a picture of the video in the making, renewed as it goes on",
     )
 
+    words = parser.add_argument_group("from words alone, with --prompt and no image")
+    words.add_argument(
+        "--prior",
+        metavar="PATH_OR_NAME",
+        help="a Stable Diffusion pipeline of diffusers, in a folder or on the hub; --steps are its own then"
+        " (default: 500)",
+    )
+    words.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the distillation, such as noise.first=0.9",
+    )
     add_model_options(parser)
     return parser
 

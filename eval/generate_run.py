@@ -204,7 +204,7 @@ def memory_explained(args: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        cures = ["--batch 1"] if args.batch > 1 else []
+        cures = ["--batch 1"] if getattr(args, "batch", 1) > 1 else []
         cures += [] if args.one_by_one else ["--one-by-one"]
         cures += {None: ["--offload model"], "model": ["--offload sequential"]}.get(
             args.offload, []

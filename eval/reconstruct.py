@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from configs.errors import EXIT_DONE, UserError, run_command
@@ -18,6 +19,8 @@ From a longer capture, neighbouring frames go in, and frames between and around 
 
   ./launch.sh reconstruct runs/shards/capture --clip 2
   ./launch.sh reconstruct my_capture --stride 2 --out runs/my_scene
+  ./launch.sh reconstruct my_capture --polish 5            then fits the frames for 5 s from LaLRM's Gaussians
+  ./launch.sh reconstruct my_capture --fit --size 200x304  no model: Gaussians fitted to all of the capture's frames
 """
 
 
@@ -30,6 +33,15 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(
             f"{args.out} exists; give another folder with --out, or remove that one first"
         )
+
+    if args.fit:
+        from eval.fit_run import fit_and_write
+
+        fit_and_write(args)
+        print(f"report: {args.out / 'report.html'}")
+        return EXIT_DONE
+    if args.overrides:
+        raise UserError("--set is for --fit; leave it out, or add --fit")
 
     from data.importers.fresh_folder import fresh_folder
     from data.progress_bars import stage_bars
@@ -61,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
             title=f"Scene from {clip.source}",
             settings={name: str(value) for name, value in vars(args).items()},
             with_fit=not args.no_fit,
+            polish_seconds=args.polish,
         )
     print(f"report: {args.out / 'report.html'}")
     return EXIT_DONE
@@ -93,11 +106,41 @@ def build_parser() -> argparse.ArgumentParser:
         "--size", type=image_size, default=(64, 96), metavar="HxW", help="default: 64x96"
     )
     parser.add_argument("--no-fit", action="store_true", help="leave out the per-scene baseline")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--polish",
+        type=_seconds,
+        metavar="SECONDS",
+        help="fit the frames for so long from LaLRM's Gaussians",
+    )
+    ways.add_argument(
+        "--fit",
+        action="store_true",
+        help="fit Gaussians to the whole capture, without LaLRM; every eighth frame is held out",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of --fit, such as iterations=5000 or density.max_gaussians=100000",
+    )
     parser.add_argument(
         "--autoencoder", type=Path, help="weights folder (default: the bundled one)"
     )
     parser.add_argument("--lalrm", type=Path, help="weights folder (default: the bundled one)")
     return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
 
 
 if __name__ == "__main__":

@@ -94,3 +94,75 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pipeline = ImageToScenePipeline(codec, model, lalrm, sampling=SamplingConfig(steps=2))
         pipeline.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline of random weights, as diffusers saves one."""
+    import json
+
+    import torch
+
+    from models.torchvision_compat import mend_torchvision
+
+    mend_torchvision()
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("stable_diffusion")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        UNet2DConditionModel(
+            sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=12, attention_head_dim=4,
+        ).save_pretrained(folder / "unet")  # fmt: skip
+        AutoencoderKL(
+            block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        ).save_pretrained(folder / "vae")  # fmt: skip
+        words = CLIPTextConfig(
+            vocab_size=8, hidden_size=12, intermediate_size=16, num_hidden_layers=1,
+            num_attention_heads=2, max_position_embeddings=7, bos_token_id=0, eos_token_id=1,
+        )  # fmt: skip
+        CLIPTextModel(words).save_pretrained(folder / "text_encoder")
+    vocabulary = ["<|startoftext|>", "<|endoftext|>", "a", "b", "a</w>", "b</w>", "ab</w>", "c</w>"]
+    (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(vocabulary)}))
+    (folder / "merges.txt").write_text("#version: 0.2\na b</w>\n")
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    tokenizer.model_max_length = 7
+    tokenizer.save_pretrained(folder / "tokenizer")
+    DDIMScheduler(prediction_type="v_prediction").save_pretrained(folder / "scheduler")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def zero123(stable_diffusion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline that is told by image and pose, of random weights; autoencoder and scheduler are the other's."""
+    import shutil
+
+    import torch
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import save_file
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    folder = tmp_path_factory.mktemp("zero123")
+    for part in ("vae", "scheduler"):
+        shutil.copytree(stable_diffusion / part, folder / part)
+    settings = UNet2DConditionModel.load_config(stable_diffusion / "unet")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        UNet2DConditionModel.from_config({**settings, "in_channels": 8}).save_pretrained(
+            folder / "unet"
+        )
+        vision = CLIPVisionConfig(
+            hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+            image_size=16, patch_size=8, projection_dim=6,
+        )  # fmt: skip
+        CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
+        layer = torch.nn.Linear(10, 12)
+    (folder / "cc_projection").mkdir()
+    weights = {f"projection.{name}": value for name, value in layer.state_dict().items()}
+    save_file(weights, folder / "cc_projection" / "diffusion_pytorch_model.safetensors")
+    return folder

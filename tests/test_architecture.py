@@ -17,7 +17,7 @@ PACKAGES = ("configs", "data", "models", "train", "eval")  # each may import tho
 # A heavy or optional package is imported inside a function, and only in these modules ("x.*": all of x).
 HEAVY = {
     "deepspeed": ("train.deepspeed_engine",),
-    "gsplat": ("models.rendering.gsplat_backend",),
+    "gsplat": ("models.rendering.gsplat_backend", "train.fitting.gsplat_density"),
     "xformers": ("models.attention",),
     "viser": ("eval.pages.viewer_html", "eval.pages.viewer_flight", "eval.view"),
     "lpips": ("models.perceptual",),

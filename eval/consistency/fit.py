@@ -15,7 +15,9 @@ from configs.errors import UserError
 from configs.loader import Config
 from data.clips import Clip
 from models.gaussians import Gaussians
-from train.fit import FitConfig, FitRates, StartConfig, fit_gaussians, gaussians_from_depth
+from train.fitting.fit import FitConfig, fit_gaussians
+from train.fitting.parameters import FitRates
+from train.fitting.starts import StartConfig, gaussians_from_depth
 from train.randomness import derive_seed
 from train.swept_depth import SweepConfig, swept_depth
 

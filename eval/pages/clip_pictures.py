@@ -19,6 +19,7 @@ METHOD_NAMES = {
     "lalrm": "LaLRM",
     "copy": "copy",
     "median_depth": "median depth",
+    "polish": "LaLRM, polished",
     "fit": "3DGS fit",
     "autoencoder": "autoencoder",
 }

@@ -9,6 +9,7 @@ from typing import Any
 from data.cameras import Cameras
 from data.clips import Clip
 from data.durable_files import write_durably
+from data.importers.path_json import save_camera_path
 from data.importers.video import write_video
 from eval.pages.clip_pictures import GROUP_NAMES, METHOD_NAMES, compare_grid, method_grid
 from eval.pages.display_filter import with_pixel_blur
@@ -17,7 +18,14 @@ from eval.pages.html_report import Report
 from eval.pages.pictures import png_bytes
 from eval.pages.viewer_html import write_viewer
 from eval.scores.score_report import add_scores
-from eval.scores.scoring import OURS, BaselineConfig, ClipResult, fit_time_ratio, summarise
+from eval.scores.scoring import (
+    OURS,
+    POLISH,
+    BaselineConfig,
+    ClipResult,
+    fit_time_ratio,
+    summarise,
+)
 from models.gaussians import Gaussians
 from models.scenes.files import save_scene
 from train.run_folder import describe_environment
@@ -32,6 +40,7 @@ SCENE_FILES = {
 FILES = {
     **SCENE_FILES,
     "video.mp4": "a flight through it",
+    "camera_path.json": "the cameras that it was made from",
     "grid.png": "truth, render, error, depth",
     "metrics.json": "all numbers",
 }
@@ -52,7 +61,7 @@ def write_scene(
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Writes `FILES` and `report.html` into an existing folder; returns the content of metrics.json."""
-    gaussians, path = result.reconstruction.gaussians, clip.select(range(clip.num_path_frames))
+    gaussians, path = result.gaussians, clip.select(range(clip.num_path_frames))
     summary = {
         **summarise([{"clip": 0, **result.score.line()}]),
         "source": clip.source,
@@ -63,6 +72,7 @@ def write_scene(
         "environment": describe_environment(),
     }
     num_shown = write_gaussians(folder, gaussians, path.cameras, "video.mp4")
+    save_camera_path(path.cameras, folder / "camera_path.json")
     write_durably(folder / "grid.png", png_bytes(compare_grid(clip, result).draw()))
     write_durably(folder / "metrics.json", json.dumps(summary, indent=1).encode())
     report = scene_report(folder, clip, result, config, title, summary)
@@ -99,16 +109,24 @@ def scene_report(
     score, num_given = result.score, clip.num_path_frames
     seconds = result.reconstruction.seconds
     total = sum(seconds.values())
+    polished = (
+        f" They were then fitted to these frames for {score.seconds[POLISH]:.1f} s more: that is the scene in the"
+        " files; the numbers and pictures have both."
+        if result.polished is not None
+        else ""
+    )
     report = Report(
         title,
         f"{num_given} frames of {clip.cameras.height}x{clip.cameras.width} with their cameras went in;"
-        f" {score.num_gaussians:,} Gaussians came out {total:.2f} s later, in one forward pass.",
+        f" {score.num_gaussians:,} Gaussians came out {total:.2f} s later, in one forward pass.{polished}",
     )
     tiles = []
+    methods = {"": summary, ", polished": summary["baselines"][POLISH]}
     for group in ("unseen", "seen"):
-        if summary["psnr"][group] is not None:
-            label = f"PSNR, {GROUP_NAMES[group]} views"
-            tiles.append((f"{summary['psnr'][group]:.2f} dB", label))
+        for suffix, scores in methods.items():
+            if scores["psnr"][group] is not None:
+                label = f"PSNR, {GROUP_NAMES[group]} views{suffix}"
+                tiles.append((f"{scores['psnr'][group]:.2f} dB", label))
     tiles += [(f"{score.num_gaussians:,}", "Gaussians"), (f"{total:.2f} s", "frames to Gaussians")]
     report.tiles(tiles)
     report.video(

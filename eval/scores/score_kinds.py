@@ -8,12 +8,17 @@ from pathlib import Path
 from configs.loader import load_config, load_config_by_kind
 from eval.clips.score import ClipScoreConfig
 from eval.scores.reconstruction_score import ReconstructionScoreConfig
+from eval.scores.refinement_score import RefinementScoreConfig
 from eval.scores.score_run import Score
 from eval.scores.video_score import VideoScoreConfig
 
-KINDS: dict[str, type[ClipScoreConfig | ReconstructionScoreConfig | VideoScoreConfig]] = {
+KINDS: dict[
+    str,
+    type[ClipScoreConfig | ReconstructionScoreConfig | RefinementScoreConfig | VideoScoreConfig],
+] = {
     "clips": ClipScoreConfig,
     "reconstruction": ReconstructionScoreConfig,
+    "refinement": RefinementScoreConfig,
     "video": VideoScoreConfig,
 }
 

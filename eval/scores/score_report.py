@@ -16,7 +16,8 @@ EXPLANATION = (
     "Views given are the frames that went in. New views lie a little beside and past the camera's path;"
     " far ones are those new views that the median-depth warp draws worse than {far:g} dB. The baselines:"
     " copy shows the nearest given frame; median depth reprojects that frame as if the whole scene stood at"
-    " its median depth; 3DGS fit optimises Gaussians for this scene alone, for many times the seconds;"
+    " its median depth; polished is LaLRM's scene fitted further to the given frames; 3DGS fit optimises"
+    " Gaussians for this scene alone, from nothing, for many times the seconds;"
     " autoencoder is the given frames after encoding and decoding, the ceiling for anything that sees only"
     " the latents."
 )

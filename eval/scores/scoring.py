@@ -25,11 +25,12 @@ from eval.scores import baselines
 from eval.scores.floaters import floater_share
 from eval.scores.measured import DIGITS
 from models.gaussians import Gaussians
-from train.fit import FitConfig, StartConfig, fit_gaussians, random_gaussians
+from train.fitting.fit import FitConfig, fit_gaussians
+from train.fitting.starts import StartConfig, random_gaussians
 
 GROUPS = ("seen", "unseen", "far")
-OURS = "lalrm"
-BASELINES = ("copy", "median_depth", "fit", "autoencoder")
+OURS, POLISH = "lalrm", "polish"
+BASELINES = ("copy", "median_depth", POLISH, "fit", "autoencoder")
 METRICS = ("psnr", "ssim")
 EXTRAS = ("lpips", "ms_ssim")
 """How the names of further metrics begin: LPIPS (AlexNet) where its weights are, MS-SSIM where frames are large enough
@@ -45,6 +46,9 @@ class BaselineConfig(Config):
     fit: bool = True
     fit_start: StartConfig = StartConfig()
     fit_settings: FitConfig = FitConfig()
+    polish: FitConfig | None = Field(
+        None, description="fit the given frames further from LaLRM's Gaussians, for so long"
+    )
     far_below_db: float = Field(
         20.0, description="unseen views count as far where the median-depth baseline is below this"
     )
@@ -81,12 +85,18 @@ class ClipScore:
 
 @dataclass(frozen=True)
 class ClipResult:
-    """Scores, and what is needed to show them."""
+    """Scores, and what is needed to show them. polished: LaLRM's scene fitted further, where that was asked for."""
 
     score: ClipScore
     reconstruction: Reconstruction
     frames: dict[str, Float[Tensor, "v 3 h w"]]
     depth: Float[Tensor, "v h w"]
+    polished: Gaussians | None = None
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """The scene to hand out: polished, where it was."""
+        return self.reconstruction.gaussians if self.polished is None else self.polished
 
 
 def score_clip(
@@ -130,6 +140,14 @@ def score_clip(
         frames["median_depth"][extra] = baselines.median_depth(
             inputs.frames, inputs.cameras, targets, depths
         )
+    polished = None
+    if config.polish is not None:
+        started = time.monotonic()
+        polished = fit_gaussians(
+            reconstruction.gaussians, inputs.frames, inputs.cameras, config.polish, generator
+        )
+        seconds[POLISH] = time.monotonic() - started
+        frames[POLISH] = render_scene(polished, clip.cameras).frames
     if config.fit:
         started = time.monotonic()
         fitted = fit_from_nothing(inputs, config, generator)
@@ -155,7 +173,7 @@ def score_clip(
         extra=_extra_metrics(clip, frames),
         seconds={name: round(value, 3) for name, value in seconds.items()},
     )
-    return ClipResult(score, reconstruction, frames, depth)
+    return ClipResult(score, reconstruction, frames, depth, polished)
 
 
 def fit_from_nothing(inputs: Clip, config: BaselineConfig, generator: torch.Generator) -> Gaussians:

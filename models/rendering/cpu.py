@@ -28,6 +28,8 @@ from models.rendering.cpu_draw_backward import draw_tiles_backward
 from models.rendering.cpu_project import project
 from models.rendering.cpu_project_backward import project_backward
 from models.rendering.cpu_rows import CAMERA, ROW, TILE
+from models.rendering.cpu_screen import splat_rows, trace_gradients, trace_radii
+from models.rendering.screen import ScreenTrace
 from models.rendering.settings import FRUSTUM_MARGIN, RenderSettings
 from models.rendering.spherical_harmonics import view_colors
 from models.rendering.threads import run_pieces
@@ -41,12 +43,15 @@ MAX_PAIRS = 1 << 31
 
 
 def rasterise(
-    gaussians: Gaussians, cameras: Cameras, settings: RenderSettings
+    gaussians: Gaussians,
+    cameras: Cameras,
+    settings: RenderSettings,
+    trace: ScreenTrace | None = None,
 ) -> tuple[Float[Tensor, "b v 3 h w"], Float[Tensor, "b v h w"], Float[Tensor, "b v h w"]]:
     """Colour on black, sum of weight * z, and transmittance, of a batch `[b]` of scenes.
 
     Computes in float32 on the CPU; the result comes back in the means' dtype and on their device.
-    Gaussians with NaN or infinite entries are left out and get zero gradients.
+    Gaussians with NaN or infinite entries are left out and get zero gradients. A trace takes a batch of one.
     """
     inputs = (
         gaussians.means,
@@ -60,7 +65,9 @@ def rasterise(
     # Unbound rather than indexed: its gradient is one stack.
     by_input = [t.to("cpu", torch.float32).unbind(0) for t in inputs]
     scenes = [
-        rasterise_scene(cameras.width, cameras.height, settings, *(t[scene] for t in by_input))
+        rasterise_scene(
+            cameras.width, cameras.height, settings, *(t[scene] for t in by_input), trace=trace
+        )
         for scene in range(len(gaussians.means))
     ]
     frames, depth, transmittance = (
@@ -80,6 +87,8 @@ def rasterise_scene(
     colors: Float[Tensor, "n 3"] | Float[Tensor, "v n 3"],
     world_to_camera: Float[Tensor, "v 4 4"],
     intrinsics: Float[Tensor, "v 3 3"],
+    *,
+    trace: ScreenTrace | None = None,
 ) -> tuple[Float[Tensor, "v 3 h w"], Float[Tensor, "v h w"], Float[Tensor, "v h w"]]:
     """Colour on black, sum of weight * z, and transmittance of one scene, float32 on the CPU."""
     inputs = (means, quats, scales, opacities, colors, world_to_camera)
@@ -98,6 +107,7 @@ def rasterise_scene(
             height,
             settings,
             differentiate,
+            None if trace is None else (trace, start),
         )
         for start in range(0, len(world_to_camera), views)
     ]
@@ -144,7 +154,7 @@ class Layout:
 class Rasterise(torch.autograd.Function):
     """The kernels as one differentiable operation. Gradients to all inputs but the intrinsics.
 
-    `keep`: remember what the backward pass needs.
+    `keep`: remember what the backward pass needs. `traced`: a trace to fill, and the number of its first view here.
     """
 
     @staticmethod
@@ -161,6 +171,7 @@ class Rasterise(torch.autograd.Function):
         height: int,
         settings: RenderSettings,
         keep: bool,
+        traced: tuple[ScreenTrace, int] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         parameters = [t.contiguous() for t in (means, quats, scales, opacities)]
         layout = Layout(
@@ -262,7 +273,13 @@ class Rasterise(torch.autograd.Function):
             num_drawn,
             weights=np.diff(tile_starts) + 64,
         )
+        if traced is not None:
+            trace, first_view = traced
+            rows = splat_rows(num_visible, layout.num_views, layout.padded, layout.chunk_size)
+            radii = trace_radii(splats, rows, layout.num_views, layout.padded, layout.num_gaussians)
+            trace.record_radii(first_view, radii.to(trace.radii))
         if keep:
+            ctx.traced = traced
             ctx.save_for_backward(*parameters)
             ctx.layout, ctx.settings, ctx.num_threads = layout, settings, torch.get_num_threads()
             ctx.shapes = [t.shape for t in (means, quats, scales, opacities, colors)]
@@ -321,6 +338,19 @@ class Rasterise(torch.autograd.Function):
             weights=num_drawn + 64,
             num_threads=ctx.num_threads,
         )
+        if ctx.traced is not None:
+            trace, first_view = ctx.traced
+            rows = splat_rows(num_visible, layout.num_views, layout.padded, layout.chunk_size)
+            centres = trace_gradients(
+                splats,
+                rows,
+                moments,
+                touched,
+                layout.num_views,
+                layout.padded,
+                layout.num_gaussians,
+            )
+            trace.record_gradients(first_view, centres.to(trace.gradients))
         gradients = [torch.zeros(shape) for shape in ctx.shapes]
         camera_parts = np.zeros((layout.num_chunks, layout.num_views, 12))
         run_pieces(
@@ -347,7 +377,7 @@ class Rasterise(torch.autograd.Function):
         grad_world_to_camera = torch.zeros(layout.num_views, 4, 4)
         grad_world_to_camera[:, :3, :3] = camera[:, :9].unflatten(1, (3, 3))
         grad_world_to_camera[:, :3, 3] = camera[:, 9:]
-        return *gradients, grad_world_to_camera, None, None, None, None, None
+        return *gradients, grad_world_to_camera, None, None, None, None, None, None
 
 
 def flat(tensor: Tensor) -> NDArray[np.float32]:

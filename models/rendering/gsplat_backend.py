@@ -8,6 +8,7 @@ from torch import Tensor
 
 from data.cameras import Cameras
 from models.gaussians import Gaussians
+from models.rendering.screen import ScreenTrace
 from models.rendering.settings import RenderSettings
 
 
@@ -30,14 +31,20 @@ def why_unavailable(device: torch.device) -> str | None:
 
 
 def rasterise(
-    gaussians: Gaussians, cameras: Cameras, settings: RenderSettings
+    gaussians: Gaussians,
+    cameras: Cameras,
+    settings: RenderSettings,
+    trace: ScreenTrace | None = None,
 ) -> tuple[Float[Tensor, "b v 3 h w"], Float[Tensor, "b v h w"], Float[Tensor, "b v h w"]]:
-    """Colour on black, sum of weight * z, and transmittance, of a batch `[b]` of scenes, in float32."""
+    """Colour on black, sum of weight * z, and transmittance, of a batch `[b]` of scenes, in float32.
+
+    A trace takes a batch of one.
+    """
     from gsplat import rasterization
 
     dtype = gaussians.means.dtype
     gaussians = gaussians.to(torch.float32)
-    image, alpha, _ = rasterization(
+    image, alpha, found = rasterization(
         means=gaussians.means,
         quats=gaussians.quats,
         scales=gaussians.scales,
@@ -55,5 +62,9 @@ def rasterise(
         rasterize_mode="antialiased" if settings.antialiased else "classic",
         packed=False,
     )
+    if trace is not None:
+        trace.record_radii(0, found["radii"][0].amax(dim=-1).to(trace.radii))
+        if found["means2d"].requires_grad:
+            found["means2d"].register_hook(lambda g: trace.record_gradients(0, g[0]))
     image = image.movedim(-1, -3).to(dtype)
     return image[..., :3, :, :], image[..., 3, :, :], 1 - alpha[..., 0].to(dtype)

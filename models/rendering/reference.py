@@ -14,6 +14,7 @@ from torch import Tensor
 
 from data.cameras import Cameras, pixel_centres
 from models.gaussians import Gaussians, quat_to_matrix
+from models.rendering.screen import ScreenTrace
 from models.rendering.settings import (
     FRUSTUM_MARGIN,
     MAX_ALPHA,
@@ -25,9 +26,12 @@ from models.rendering.spherical_harmonics import view_colors
 
 
 def rasterise(
-    gaussians: Gaussians, cameras: Cameras, settings: RenderSettings
+    gaussians: Gaussians,
+    cameras: Cameras,
+    settings: RenderSettings,
+    trace: ScreenTrace | None = None,
 ) -> tuple[Float[Tensor, "b v 3 h w"], Float[Tensor, "b v h w"], Float[Tensor, "b v h w"]]:
-    """Colour on black, sum of weight * z, and transmittance, of a batch `[b]` of scenes."""
+    """Colour on black, sum of weight * z, and transmittance, of a batch `[b]` of scenes; a trace takes one."""
     colors = view_colors(gaussians, cameras)
     views = []
     for scene in range(gaussians.means.shape[0]):
@@ -42,6 +46,7 @@ def rasterise(
                     cameras.height,
                     cameras.width,
                     settings,
+                    None if trace is None else (trace, view),
                 )
             )
     frames, depth, transmittance = (
@@ -59,8 +64,12 @@ def render_view(
     height: int,
     width: int,
     settings: RenderSettings,
+    traced: tuple[ScreenTrace, int] | None = None,
 ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
-    """Colour on black, sum of weight * z, and transmittance, of one view."""
+    """Colour on black, sum of weight * z, and transmittance, of one view.
+
+    traced: a trace to fill, and the number of this view in it.
+    """
     centers, covariances, depths = project(gaussians, world_to_camera, intrinsics, height, width)
     sharp_determinant = determinant(covariances)
     covariances = covariances + settings.eps2d * torch.eye(2).to(covariances)
@@ -72,6 +81,8 @@ def render_view(
 
     visible = (depths >= settings.near) & (depths <= settings.far)
     visible &= (dilated_determinant > 0) & (opacities >= MIN_ALPHA)
+    if traced is not None:
+        _record(traced, centers, covariances, opacities, visible, height, width)
     order = front_to_back(depths, visible)
     alphas = splat_alphas(
         centers[order], covariances[order], opacities[order], pixel_grid(height, width).to(centers)
@@ -80,6 +91,30 @@ def render_view(
     values = torch.cat([colors[order], depths[order, None]], dim=-1)
     image = (weights.T @ values).T.unflatten(1, (height, width))
     return image[:3], image[3], transmittance.unflatten(0, (height, width))
+
+
+def _record(
+    traced: tuple[ScreenTrace, int],
+    centers: Float[Tensor, "n 2"],
+    covariances: Float[Tensor, "n 2 2"],
+    opacities: Float[Tensor, " n"],
+    visible: Bool[Tensor, " n"],
+    height: int,
+    width: int,
+) -> None:
+    """Fills one view of a trace: the box of alpha >= MIN_ALPHA, where it holds the centre of a pixel."""
+    trace, view = traced
+    spread = torch.diagonal(covariances, dim1=-2, dim2=-1).detach().sqrt()
+    reach = (2 * (opacities.detach() / MIN_ALPHA).clamp(min=1).log()).sqrt()[:, None] * spread
+    last = reach.new_tensor([width, height]) - 0.5
+    low, high = centers.detach() - reach, centers.detach() + reach
+    first_pixel = (low - 0.5).ceil().clamp(min=0) + 0.5
+    shown = visible & (first_pixel <= torch.minimum(high, last)).all(dim=-1)
+    trace.record_radii(view, torch.where(shown, reach.amax(dim=-1), 0.0)[None].to(trace.radii))
+    if centers.requires_grad:
+        centers.register_hook(
+            lambda gradient: trace.record_gradients(view, gradient[None].to(trace.gradients))
+        )
 
 
 def project(

@@ -24,10 +24,13 @@ from configs.errors import UserError
 from data.cameras import Cameras
 from models.fake_tensors import has_values
 from models.gaussians import Gaussians
+from models.rendering.screen import ScreenTrace
 from models.rendering.settings import RenderSettings
 
 Backend = Literal["auto", "gsplat", "cpu", "reference"]
-Rasteriser = Callable[[Gaussians, Cameras, RenderSettings], tuple[Tensor, Tensor, Tensor]]
+Rasteriser = Callable[
+    [Gaussians, Cameras, RenderSettings, ScreenTrace | None], tuple[Tensor, Tensor, Tensor]
+]
 
 MIN_ALPHA_FOR_DEPTH = 1e-10
 
@@ -61,6 +64,7 @@ def render(
     near: float = 0.01,
     far: float = 1e10,
     eps2d: float = 0.3,
+    trace: ScreenTrace | None = None,
 ) -> Rendering:
     """Views of `gaussians` from `cameras`, differentiable in the Gaussians, world_to_camera and background.
 
@@ -70,6 +74,7 @@ def render(
     backend: "auto" is gsplat for CUDA tensors, the CPU rasteriser elsewhere, shapes alone where there are no values.
     near, far: Gaussians whose centre's camera z lies outside are left out [scene units].
     eps2d: added to the 2-D covariances' diagonal [px^2].
+    trace: gets what becomes of each Gaussian on the screen; for one scene, not a batch.
 
     Raises UserError when the backend cannot run here.
     """
@@ -85,6 +90,9 @@ def render(
     else:
         rasterise = find_rasteriser(backend, gaussians.means.device)
     size = math.prod(batch)
+    if trace is not None:
+        assert not batch, "a trace is of one scene"
+        trace.begin(cameras.num_views, gaussians.num_gaussians, gaussians.means.device)
     flat_gaussians = Gaussians(
         **{name: t.reshape(size, *t.shape[len(batch) :]) for name, t in gaussians.tensors().items()}
     )
@@ -94,7 +102,8 @@ def render(
         intrinsics=cameras.intrinsics.reshape(size, -1, 3, 3),
     )
     frames, depth, transmittance = (
-        t.reshape(*batch, *t.shape[1:]) for t in rasterise(flat_gaussians, flat_cameras, settings)
+        t.reshape(*batch, *t.shape[1:])
+        for t in rasterise(flat_gaussians, flat_cameras, settings, trace)
     )
     if background is not None:
         behind = background.to(frames)[..., None, None]

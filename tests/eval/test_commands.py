@@ -18,7 +18,7 @@ from eval.pages import generated_outputs, scene_outputs
 from eval.scores.image_to_scene import METHODS
 from models.gaussians import Gaussians
 from models.scenes.ply import load_ply, save_ply
-from train.fit import FitConfig
+from train.fitting.fit import FitConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 RECONSTRUCTED = {*scene_outputs.FILES, "report.html"}

@@ -9,7 +9,8 @@ from configs.errors import UserError
 from eval.images import metrics
 from eval.reconstruction import Models, load_models
 from eval.scores import baselines, scoring
-from train.fit import FitConfig, StartConfig
+from train.fitting.fit import FitConfig
+from train.fitting.starts import StartConfig
 
 CONFIG = scoring.BaselineConfig(
     fit_start=StartConfig(num_gaussians=300), fit_settings=FitConfig(iterations=3)

@@ -1,0 +1,103 @@
+"""The `mesh` command: a scene of 3D Gaussians becomes a textured mesh."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from configs.errors import EXIT_DONE, UserError, run_command
+
+DESCRIPTION = """\
+Turns a scene of 3D Gaussians into a triangle mesh with a texture: GLB, and OBJ with MTL and PNG. SCENE is a PLY or
+SPZ file, or a folder that `generate` or `reconstruct` wrote.
+
+  ./launch.sh mesh runs/demo
+  ./launch.sh mesh runs/my_scene --faces 100000 --texture 2048
+  ./launch.sh mesh object.ply --views around               an object, without cameras
+  ./launch.sh mesh scene.ply --cameras camera_path.json    any path file of `generate`, in the scene's own axes
+  ./launch.sh mesh scene.ply --bounds -1 -1 0.5 1 1 2      only what is in this box
+
+The scene is looked at along its camera path and a little beside it: name the path with --cameras where there is no
+camera_path.json beside the scene. An object may be looked at from all around instead. Methods:
+  depth     (default) fuses the depth of those views into a signed distance. Open where nothing was seen.
+  density   the surface where the Gaussians' density crosses --level: for solid objects, as from distillation.
+
+Files have glTF's axes: y up, z toward the viewer. The mesh is unlit: its colours already hold the scene's light.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code. See DESCRIPTION."""
+    args = build_parser().parse_args(argv)
+    if args.out is None:
+        name = args.scene.absolute()
+        args.out = Path("runs/mesh") / (name.name if name.is_dir() else name.stem)
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise UserError(
+            f"{args.out} exists; give another folder with --out, or remove that one first"
+        )
+
+    from eval.mesh_run import make_mesh
+
+    make_mesh(args)
+    return EXIT_DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of `mesh`."""
+    from data.prepare import image_size, natural, positive
+
+    parser = argparse.ArgumentParser(
+        prog="launch.sh mesh",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("scene", type=Path, metavar="SCENE")
+    parser.add_argument("--out", type=Path, help="default: runs/mesh/NAME")
+    parser.add_argument("--faces", type=positive, help="at most, about (default: 30000)")
+    parser.add_argument("--texture", type=positive, help="texels a side (default: 1024)")
+    parser.add_argument("--method", choices=("depth", "density"), help="default: depth")
+
+    views = parser.add_argument_group("views")
+    views.add_argument(
+        "--cameras", type=Path, metavar="FILE", help="default: camera_path.json beside the scene"
+    )
+    views.add_argument(
+        "--views",
+        choices=("path", "around", "both"),
+        default="path",
+        help="where from (default: %(default)s)",
+    )
+    views.add_argument(
+        "--num-views", type=positive, default=36, help="in all (default: %(default)s)"
+    )
+    views.add_argument(
+        "--size", type=image_size, metavar="HxW", help="of the views (default: twice the cameras')"
+    )
+
+    surface = parser.add_argument_group("surface")
+    surface.add_argument(
+        "--grid",
+        type=positive,
+        help="nodes along its longest side (default: the views' width, 128 to 384)",
+    )
+    surface.add_argument(
+        "--bounds",
+        type=float,
+        nargs=6,
+        metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
+        help="a box in the scene's axes (default: what the views show)",
+    )
+    surface.add_argument(
+        "--level", type=float, help="of the density (default: 1, or 0.1 along a path)"
+    )
+    surface.add_argument("--smoothing", type=natural, help="rounds (default: 10)")
+    surface.add_argument(
+        "--steps", type=natural, help="that refine the texture; 0 leaves it baked (default: 10)"
+    )
+    parser.add_argument("--device", help="cpu, cuda ... (default: a GPU where there is one)")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

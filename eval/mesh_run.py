@@ -1,0 +1,137 @@
+"""Runs what `mesh` was asked for, from its parsed command line to files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from configs.errors import UserError
+from data.importers.fresh_folder import fresh_folder
+from data.progress_bars import stage_bars
+from eval.benchmarks.machine import memory_gib
+from eval.mesh_views import ViewPlan, plan_views
+from eval.pages.mesh_outputs import BYTES_NEEDED, MeshResult, write_mesh_outputs
+from eval.reconstruction import BACKGROUND
+from eval.scene_source import CAMERAS_NAME, open_scene
+from models.meshing.extraction import (
+    MeshConfig,
+    check_scene,
+    extract_surface,
+    place_grid,
+    texture_mesh,
+)
+from models.meshing.surface_views import see_surface
+from models.stopwatch import Stopwatch
+
+GRID_RANGE = (128, 384)
+"""The default grid has as many nodes along its longest side as views have pixels, within this."""
+SCENE_LEVEL = 0.1
+"""Of the density, for scenes along a path: predicted ones are thin; measured among 0.1, 0.2 and 0.4."""
+MEMORY_SHARE = 0.8
+"""Of what is free, a grid may take this share."""
+
+
+def make_mesh(args: argparse.Namespace) -> None:
+    """Makes the mesh of a parsed command line of `mesh`, and prints what came of it."""
+    console = Console(stderr=True)
+    watch = Stopwatch(device_of(args.device))
+    with watch("load"):
+        source = open_scene(args.scene, args.cameras)
+        check_scene(source.gaussians, str(source.file))
+        gaussians = source.gaussians.to(watch.device)
+        if source.cameras is None and args.views != "around":
+            raise UserError(
+                f"{source.file} has no cameras beside it ({CAMERAS_NAME}), which say where it is looked at from;"
+                " name a path file with --cameras, or, for an object, look from all around: --views around"
+            )
+        plan = plan_views(gaussians, source.cameras, args.views, args.num_views, args.size)
+        config = config_of(args, plan)
+    console.print(plan.note, highlight=False)
+    with stage_bars() as progress, watch("see the surface"):
+        views = see_surface(
+            plan.gaussians,
+            plan.used,
+            BACKGROUND,
+            lambda done, total: progress("views", done, total),
+        )
+    with fresh_folder(args.out, BYTES_NEEDED) as folder, stage_bars() as progress:
+        with watch("surface"):
+            grid = place_grid(views, config, bounds_of(args.bounds))
+            total_gib, free_gib = memory_gib()
+            mesh = extract_surface(
+                gaussians,
+                views,
+                grid,
+                config,
+                all_around=plan.all_around,
+                bytes_free=int(MEMORY_SHARE * free_gib * 2**30) if total_gib else None,
+                progress=progress,
+            )
+        with watch("texture"):
+            textured = texture_mesh(mesh, views, config, progress)
+        settings = json.loads(json.dumps(vars(args), default=str))
+        result = MeshResult(source.file, gaussians, mesh, textured, grid, views, plan, config)
+        started = time.monotonic()
+        summary = write_mesh_outputs(folder, result, settings, watch.seconds, progress)
+        watch.seconds["write files"] = time.monotonic() - started
+    print_mesh(summary, watch.seconds)
+    print(f"report: {args.out / 'report.html'}")
+
+
+def config_of(args: argparse.Namespace, plan: ViewPlan) -> MeshConfig:
+    """The defaults with what the command line says otherwise; raises UserError for a value out of range."""
+    given = {name: getattr(args, name) for name in MeshConfig.model_fields if hasattr(args, name)}
+    tree = {name: value for name, value in given.items() if value is not None}
+    tree.setdefault("grid", min(max(plan.used.width, GRID_RANGE[0]), GRID_RANGE[1]))
+    if plan.all_around:
+        # Views from everywhere agree on a body, and thin parts of it have two sides.
+        tree["reach_share"] = 0.0
+    else:
+        tree.setdefault("level", SCENE_LEVEL)
+    try:
+        return MeshConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--{first['loc'][0]} is {first['input']}: {first['msg']}") from error
+
+
+def bounds_of(numbers: list[float] | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """The two corners of --bounds."""
+    return None if numbers is None else (np.array(numbers[:3]), np.array(numbers[3:]))
+
+
+def device_of(name: str | None) -> torch.device:
+    """The device that views are rendered on; raises UserError where there is none of that name."""
+    has_gpu = torch.cuda.is_available()
+    try:
+        device = torch.device(name or ("cuda" if has_gpu else "cpu"))
+    except RuntimeError as error:
+        raise UserError(f"--device is {name!r}, expected cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not has_gpu:
+        raise UserError(f"--device is {name!r}, but PyTorch finds no CUDA GPU here; use cpu")
+    return device
+
+
+def print_mesh(summary: dict[str, object], seconds: dict[str, float]) -> None:
+    """What came out, how it compares with the scene, and the seconds of each stage."""
+    table = Table("mesh", Path(str(summary["source"])).name)
+    table.add_row("method, grid", f"{summary['method']}, {summary['grid']}")
+    table.add_row("faces, vertices", f"{summary['num_faces']:,}, {summary['num_vertices']:,}")
+    table.add_row("closed", "yes" if summary["watertight"] else "no")
+    scores = summary["scores"]
+    assert isinstance(scores, dict)
+    for name, score in scores.items():
+        table.add_row(
+            f"against the scene, {name}",
+            f"{score['psnr']:.1f} dB, covers {score['covered']:.1%} of what the scene does",
+        )
+    table.add_row("seconds", ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+    Console().print(table)

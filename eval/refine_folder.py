@@ -1,0 +1,106 @@
+"""The output folder of a refinement: unfinished until it is done, and continued by the same command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from configs.errors import UserError
+from data.durable_files import disk_errors_explained, write_durably
+from eval.pages.pictures import png_bytes
+from eval.pages.scene_outputs import BYTES_NEEDED
+
+UNFINISHED = "unfinished"
+REQUEST, STATE, PREVIEW = "request.json", "state.safetensors", "preview.png"
+
+
+class RefineFolder:
+    """`PREVIEW` and, in `UNFINISHED`, what a continued run needs; both give way to the results in the end."""
+
+    def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
+        """request: what is refined, and how, by name. Raises UserError where the folder holds anything else."""
+        self.path, self.request = path, dict(request)
+        self.unfinished = path / UNFINISHED
+        if not path.exists():
+            return
+        if not path.is_dir() or (any(path.iterdir()) and not self.unfinished.is_dir()):
+            raise UserError(
+                f"{path} exists; give another folder with --out, or remove that one first"
+            )
+        if (self.unfinished / REQUEST).is_file():
+            self._check()
+
+    def open(self) -> None:
+        """Makes the folder where there is none yet."""
+        with disk_errors_explained(self.path, BYTES_NEEDED):
+            self.unfinished.mkdir(parents=True, exist_ok=True)
+        write_durably(self.unfinished / REQUEST, json.dumps(self.request, indent=1).encode())
+
+    def load_state(self) -> dict[str, Tensor] | None:
+        """The state of the run that was stopped; None where there is none. Raises UserError where it is damaged."""
+        file = self.unfinished / STATE
+        if not file.is_file():
+            return None
+        content = file.read_bytes()
+        digest, body = content[:64], content[64:]
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            raise UserError(f"{file} is damaged; remove {self.path} to start again")
+        try:
+            return load(body)
+        except SafetensorError as error:
+            raise UserError(f"{file} can't be read ({error}); remove {self.path}") from error
+
+    def save(self, state: Mapping[str, Tensor], picture: Float[Tensor, "3 h w"]) -> None:
+        """Puts a state and a preview in the place of the last ones."""
+        body = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+        digest = hashlib.sha256(body).hexdigest().encode()
+        write_durably(self.unfinished / STATE, digest + body)
+        write_durably(self.path / PREVIEW, png_bytes(picture))
+
+    @contextmanager
+    def filling(self) -> Iterator[Path]:
+        """A folder to fill with results, which then stand in this one; nothing is left of the unfinished run."""
+        results = self.unfinished / "results"
+        with disk_errors_explained(self.path, BYTES_NEEDED):
+            shutil.rmtree(results, ignore_errors=True)
+            results.mkdir()
+            yield results
+            for file in sorted(results.iterdir(), key=lambda file: file.name == "report.html"):
+                file.rename(self.path / file.name)
+            (self.path / PREVIEW).unlink(missing_ok=True)
+            shutil.rmtree(self.unfinished)
+
+    def _check(self) -> None:
+        try:
+            before = json.loads((self.unfinished / REQUEST).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(
+                f"{self.unfinished / REQUEST} is damaged ({error}); remove {self.path} to start again"
+            ) from error
+        for name in sorted({*before, *self.request}):
+            if before.get(name) != self.request.get(name):
+                raise UserError(
+                    f"{self.path} holds an unfinished refinement with other settings: {name} is not the same; finish"
+                    " it with the command that it was started with, or give another folder with --out"
+                )
+
+
+def content_digest(path: Path) -> str:
+    """sha256 over names and contents of a file, or of all files in a folder."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
