@@ -19,6 +19,7 @@ from torch import Tensor
 
 from data.cameras import Cameras
 from models.gaussians import Gaussians
+from models.rendering.screen import ScreenTrace
 from models.rendering.settings import RenderSettings
 from models.rendering.spherical_harmonics import view_colors
 
@@ -30,9 +31,13 @@ radius of 5 px in gsplat: (1 + 2 * 5 / 16)^2."""
 
 
 def rasterise(
-    gaussians: Gaussians, cameras: Cameras, settings: RenderSettings
+    gaussians: Gaussians,
+    cameras: Cameras,
+    settings: RenderSettings,
+    trace: ScreenTrace | None = None,
 ) -> tuple[Float[Tensor, "b v 3 h w"], Float[Tensor, "b v h w"], Float[Tensor, "b v h w"]]:
     """Tensors shaped as colour, sum of weight * z, and transmittance of a batch `[b]` of scenes."""
+    assert trace is None, "a trace is of values, and there are none"
     dtype = gaussians.means.dtype
     gaussians = gaussians.to(torch.float32)
     batch, views, num = len(gaussians.means), cameras.num_views, gaussians.num_gaussians
