@@ -34,15 +34,19 @@ usage() {
     cat <<'TEXT'
 
 options:
-  --dry-run          print the command that would run, and stop
+  --dry-run          print the command that would run, on each node if there are several, and stop
 
 train only; the same recipe runs in one process or on many nodes:
   --nproc N          N processes on this node (torchrun); "gpu" means one for each GPU
   --max-restarts N   start failed processes again up to N times (torchrun)
-  --hostfile FILE    the nodes of a DeepSpeed hostfile (deepspeed launcher)
+  --hostfile FILE    the nodes of a DeepSpeed hostfile, started over ssh in this folder, which they share (torchrun)
   under SLURM        with more than one task: srun, or this task's rank where srun already runs
   NNODES, NODE_RANK, MASTER_ADDR [MASTER_PORT]
                      start this on every node, each with its own rank (torchrun)
+
+prepare; what it makes can be shared among processes, which need no word of each other:
+  --nproc N          N processes on this node, or one for each "gpu"; under srun and in a SLURM job array
+                     each task takes its share by itself
 
 score only:
   --nproc N          N processes on this node share the clips; "gpu" means one for each GPU
@@ -51,6 +55,7 @@ environment:
   STILLSCAPE_PYTHON       the Python, 3.11 or newer, that .venv is made with
   STILLSCAPE_VENV         another place for the environment
   STILLSCAPE_EXTRAS       extras to install (default: perceptual,dev; and gpu where there is one)
+  STILLSCAPE_SSH          what reaches the nodes of a hostfile (default: ssh -o BatchMode=yes)
   STILLSCAPE_TORCH_INDEX  index for torch alone, e.g. https://download.pytorch.org/whl/cpu
 
 exit codes:
@@ -107,16 +112,26 @@ ensure_environment() {
     PYTHONPATH="$ROOT" "$PYTHON" -m configs.environment --folder "$VENV" --extras "$extras" --stamp "$stamp"
 }
 
-# Prints the command (--dry-run) or becomes it, so that signals and exit codes are its own.
-start() {
+# Prints a command with the variables that are its own.
+show() {
+    local name
+    for name in $SHOWN; do printf '%s=%q ' "$name" "${!name}"; done
+    printf '%q ' "$@"
+    printf '\n'
+}
+
+# What every command finds in its environment.
+prepare_environment() {
     export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
     export PYTHONSAFEPATH=1 # our data package, not a folder named data where the user stands
     export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}" # waiting threads that spin slow busy cores down tenfold
+}
+
+# Prints the command (--dry-run) or becomes it, so that signals and exit codes are its own.
+start() {
+    prepare_environment
     if ((DRY_RUN)); then
-        local name
-        for name in $SHOWN; do printf '%s=%q ' "$name" "${!name}"; done
-        printf '%q ' "$@"
-        printf '\n'
+        show "$@"
         exit 0
     fi
     exec "$@"
@@ -171,13 +186,14 @@ train() {
 
     if [[ -n "$hostfile" ]]; then
         [[ -r "$hostfile" ]] || fail "train: cannot read the hostfile $hostfile; it has lines such as: node1 slots=8"
-        if (($(grep -cE '^[^#]*slots' "$hostfile" || true) > 1)) && ! command -v pdsh >/dev/null; then
-            fail "train: DeepSpeed's launcher starts other nodes through pdsh, which is not installed"
+        ((restarts)) && set -- "$1" "--max-restarts=$restarts" "${@:2}"
+        local hosts=(-m train.hostfile --hostfile "$hostfile" --launcher "$ROOT/launch.sh")
+        if ((DRY_RUN)); then
+            PYTHON=$VENV_PYTHON
+            [[ -x "$PYTHON" ]] || find_python
+            PYTHONPATH="$ROOT" exec "$PYTHON" "${hosts[@]}" --dry-run -- "${@:2}"
         fi
-        local first=()
-        [[ -n "${MASTER_ADDR:-}" ]] && first=(--no_ssh_check --master_addr "$MASTER_ADDR")
-        start "$VENV_PYTHON" -m deepspeed.launcher.runner --hostfile "$hostfile" ${first[@]+"${first[@]}"} \
-            --no_local_rank --module "$@"
+        start "$VENV_PYTHON" "${hosts[@]}" -- "${@:2}"
     elif [[ -n "${RANK:-}" && -n "${LOCAL_RANK:-}" && -n "${WORLD_SIZE:-}" ]]; then
         start "$VENV_PYTHON" -m "$@" # another launcher has already placed this process
     elif [[ -n "${SLURM_JOB_ID:-}" && "${SLURM_STEP_NUM_TASKS:-1}" -gt 1 ]]; then
@@ -191,15 +207,36 @@ train() {
         SHOWN="RANK LOCAL_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT $SHOWN"
         start "$VENV_PYTHON" -m "$@"
     elif [[ -n "${SLURM_JOB_ID:-}" && "${SLURM_NTASKS:-1}" -gt 1 ]]; then
-        start srun --kill-on-bad-exit=1 "$ROOT/launch.sh" train "${@:2}"
+        if ((DRY_RUN)); then
+            local node first=""
+            for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
+                first="${first:-$node}"
+                printf '# node %s, each of its tasks\n' "$node"
+                printf "RANK=\$SLURM_PROCID LOCAL_RANK=\$SLURM_LOCALID WORLD_SIZE=%q MASTER_ADDR=%q MASTER_PORT=%q " \
+                    "$SLURM_NTASKS" "${MASTER_ADDR:-$first}" "${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}"
+                show "$VENV_PYTHON" -m "$@"
+            done
+            printf '# which this starts\n'
+        fi
+        # Tasks that end with 75 must not be killed by the first of them, or srun's code would be another.
+        start srun --kill-on-bad-exit=0 --wait=120 "$ROOT/launch.sh" train "${@:2}"
     elif [[ "${NNODES:-1}" -gt 1 ]]; then
         [[ -n "${MASTER_ADDR:-}" ]] || fail "train: NNODES is $NNODES, but MASTER_ADDR, the first node's name, is not set"
         [[ -n "${NODE_RANK:-}" ]] || fail "train: NNODES is $NNODES, but NODE_RANK, 0 on the first node, is not set"
         nproc="${nproc:-$(num_gpus)}"
         [[ "$nproc" == 0 ]] && nproc=1
         share_cores "$nproc"
-        start "${torchrun[@]}" --nnodes="$NNODES" --node-rank="$NODE_RANK" --nproc-per-node="$nproc" \
-            --master-addr="$MASTER_ADDR" --master-port="${MASTER_PORT:-29500}" -m "$@"
+        local node last=$NODE_RANK
+        if ((DRY_RUN)); then last=$((NNODES - 1)) NODE_RANK=0; fi
+        prepare_environment
+        for ((node = NODE_RANK; node <= last; node++)); do
+            local words=("${torchrun[@]}" "--nnodes=$NNODES" "--node-rank=$node" "--nproc-per-node=$nproc"
+                "--master-addr=$MASTER_ADDR" "--master-port=${MASTER_PORT:-29500}" -m "$@")
+            ((DRY_RUN)) || exec "${words[@]}"
+            printf '# node %d\n' "$node"
+            show "${words[@]}"
+        done
+        exit 0
     elif [[ "${nproc:-1}" -gt 1 || "$restarts" -gt 0 ]]; then
         share_cores "${nproc:-1}"
         start "${torchrun[@]}" --standalone --nproc-per-node="${nproc:-1}" -m "$@"
@@ -233,12 +270,32 @@ score() {
 
 # Sources that need a model are further to the right than `data`, which can't import them.
 prepare() {
-    local module=data.prepare
+    local module=data.prepare nproc=1 rest=()
     case "${1:-}" in
         latents | text) module="models.prepare_$1" && shift ;;
         generated) module=eval.prepare_generated && shift ;;
     esac
-    start "$VENV_PYTHON" -m "$module" "$@"
+    while (($#)); do
+        case "$1" in
+            --nproc)
+                (($# > 1)) || fail "prepare: --nproc needs a value"
+                nproc=$2 && shift
+                ;;
+            --nproc=*) nproc="${1#*=}" ;;
+            *) rest+=("$1") ;;
+        esac
+        shift
+    done
+    [[ "$nproc" == gpu ]] && nproc="$(num_gpus)"
+    [[ "$nproc" =~ ^[1-9][0-9]*$ ]] ||
+        fail "prepare: --nproc is \"$nproc\", expected a number from 1, or gpu where there is one"
+    set -- "$module" ${rest[@]+"${rest[@]}"}
+    if ((nproc > 1)); then
+        share_cores "$nproc"
+        start "$VENV_PYTHON" -m train.torchrun --standalone --nproc-per-node="$nproc" -m "$@"
+    else
+        start "$VENV_PYTHON" -m "$@"
+    fi
 }
 
 main() {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from configs.errors import UserError
@@ -18,42 +20,85 @@ class Cut:
     unused: list[int]
 
 
-def cut_capture(capture: Clip, num_frames: int, stride: int, num_extra: int) -> Cut:
-    """Clips of `num_frames` path frames, `stride` capture frames apart, one after another without overlap.
+@dataclass(frozen=True)
+class PlannedCut:
+    """Which frames of a capture become a clip: those of its path, and those of its extra views."""
 
-    Each clip gets up to `num_extra` extra views: capture frames between its path frames and within half
-    its span before and after it, evenly spaced. Clips are relative to their own first frame and scaled as
-    `Clip.normalised` does; their source is "SOURCE/000", "SOURCE/001" and so on.
+    path: range
+    extra: tuple[int, ...]
+
+    @property
+    def views(self) -> list[int]:
+        return [*self.path, *self.extra]
+
+    def describe(self) -> str:
+        """As in "frames 0 to 48" or "frames 0 to 144 by 3"."""
+        by = "" if self.path.step == 1 else f" by {self.path.step}"
+        return f"frames {self.path[0]} to {self.path[-1]}{by}"
+
+
+def plan_cuts(
+    total: int,
+    num_frames: int,
+    strides: Sequence[int],
+    num_extra: int,
+    *,
+    overlap: float = 0.0,
+    name: str = "",
+) -> list[PlannedCut]:
+    """Clips of `num_frames` path frames one after another over a capture of `total` frames; none where it is short.
+
+    strides: each clip has one of those at which it still fits, drawn by a generator that `name` seeds.
+    num_extra: extra views of each clip at most: frames between its path frames and within half its span before
+        and after it, evenly spaced.
+    overlap: share of a clip's span after which the next begins the earlier; below 1.
+
+    Raises UserError where the numbers make no sense.
+    """
+    check_frame_count(num_frames, "the number of frames in a clip")
+    if not strides or min(strides) < 1 or num_extra < 0 or not 0 <= overlap < 1:
+        raise UserError(
+            f"strides {list(strides)} with {num_extra} extra views and an overlap of {overlap:g}; expected at least"
+            " 1 and 0, and an overlap of at least 0 and below 1"
+        )
+    draws = random.Random(f"strides of {name}")
+    cuts: list[PlannedCut] = []
+    start = 0
+    while fitting := [s for s in sorted(set(strides)) if start + (num_frames - 1) * s < total]:
+        stride = draws.choice(fitting)
+        span = (num_frames - 1) * stride + 1
+        path = range(start, start + span, stride)
+        cuts.append(PlannedCut(path, tuple(_extra_views(path, total, num_extra))))
+        start += max(1, round(span * (1 - overlap)))
+    return cuts
+
+
+def cut_capture(capture: Clip, num_frames: int, stride: int, num_extra: int) -> Cut:
+    """The clips that `plan_cuts` finds in a capture at one stride, without overlap.
+
+    Clips are relative to their own first frame and scaled as `Clip.normalised` does; their source is
+    "SOURCE/000", "SOURCE/001" and so on.
 
     Raises UserError where `num_frames` is not 8k+1, or the capture is shorter than one clip.
     """
-    check_frame_count(num_frames, "the number of frames in a clip")
-    if stride < 1 or num_extra < 0:
-        raise UserError(f"stride {stride} with {num_extra} extra views; expected at least 1 and 0")
     total = capture.num_path_frames
-    span = (num_frames - 1) * stride + 1
-    if span > total:
+    plan = plan_cuts(total, num_frames, (stride,), num_extra)
+    if not plan:
         raise UserError(
             f"{capture.source}: has {total} usable frames; a clip of {num_frames} frames at stride"
-            f" {stride} needs {span}: {_advice(total)}"
+            f" {stride} needs {(num_frames - 1) * stride + 1}: {_advice(total)}"
         )
     clips: list[Clip] = []
-    used: set[int] = set()
-    for start in range(0, total - span + 1, span):
-        path = list(range(start, start + span, stride))
-        extra = _extra_views(path, total, num_extra)
-        used.update(path, extra)
-        clip = replace(
-            capture.select(path + extra),
-            num_path_frames=num_frames,
-            source=f"{capture.source}/{len(clips):03d}",
-        )
+    for number, cut in enumerate(plan):
+        source = f"{capture.source}/{number:03d}"
+        clip = replace(capture.select(cut.views), num_path_frames=num_frames, source=source)
         clips.append(clip.normalised())
+    used = {view for cut in plan for view in cut.views}
     unused = [view for view in range(capture.num_frames) if view not in used]
     return Cut(clips, capture.num_frames, unused)
 
 
-def _extra_views(path: list[int], total: int, count: int) -> list[int]:
+def _extra_views(path: Sequence[int], total: int, count: int) -> list[int]:
     margin = (path[-1] - path[0]) // 2
     given = set(path)
     nearby = range(max(0, path[0] - margin), min(total, path[-1] + margin + 1))

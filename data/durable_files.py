@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +17,15 @@ TEMPORARY_SUFFIX = ".tmp"
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes, *, others_write_too: bool = False) -> None:
     """Puts `content` at `path` in one step; a crash at any moment leaves the old file or the new one.
 
+    others_write_too: other processes may write the same file at the same time; the last one's stays.
     Raises UserError where the disk is full or the folder can't be written; no stray file is left.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    if others_write_too:
+        temporary = own_temporary(path)
     with disk_errors_explained(path, len(content)):
         try:
             with temporary.open("wb") as file:
@@ -31,6 +35,16 @@ def write_durably(path: Path, content: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def own_temporary(path: Path) -> Path:
+    """A temporary name beside `path` that no other process uses; `stray_temporaries` finds what was left."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+
+
+def stray_temporaries(path: Path) -> list[Path]:
+    """Temporary files that `own_temporary(path)` named, of this process, others, and those that were killed."""
+    return list(path.parent.glob(f"{path.name}.????????{TEMPORARY_SUFFIX}"))
 
 
 def sync(file: BinaryIO) -> None:

@@ -13,7 +13,7 @@ import logging
 import shutil
 import signal
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from data.shards import open_clip
 
 Transform = Callable[[ShardClip, torch.Generator], dict[str, Tensor]]
 Sources = ShardIndex | Sequence[tuple[ShardIndex, float]]
+POSITION = "position"
+"""The name in a batch under which each sample's position stands."""
 SHARED_MEMORY = Path("/dev/shm")
 PREFETCHED_BATCHES = 2
 WORKER_TIMEOUT_S = 900
@@ -70,7 +72,8 @@ class ClipLoader:
     batch_size: samples in a global batch. Rank r of n gets its r-th n-th, so the ranks' batches one
         after another are the batch of a single rank.
     transform: turns a lazy clip into tensors of the same names and shapes for every clip. It chooses the
-        views before they are decoded, and draws random numbers from the generator alone.
+        views before they are decoded, and draws random numbers from the generator alone. Each sample's
+        "position" in the run is added to them.
     num_workers: processes that prepare batches (0: this one). They are forked, with one thread each.
     start: global batches consumed before; `position` of the run that is taken up again.
     max_damaged_share: of the distinct clips of all sources, those that may be unusable.
@@ -192,10 +195,15 @@ class ClipLoader:
             return
         self._damaged[damage.source, damage.number] = damage
         logger.warning("%s; the next clip takes its place", damage.message)
-        if len(self._damaged) > self._max_damaged_share * self.num_clips:
-            listed = "\n  ".join(entry.message for entry in self.damaged)
+        self.check_damage(self.damaged)
+
+    def check_damage(self, damaged: Collection[Damage]) -> None:
+        """Raises UserError, with all their names, where these clips are more than the allowed share."""
+        if len(damaged) > self._max_damaged_share * self.num_clips:
+            messages = sorted({entry.message for entry in damaged})
+            listed = "\n  ".join(messages)
             raise UserError(
-                f"{len(self._damaged)} of {self.num_clips} clips are damaged, more than the allowed"
+                f"{len(damaged)} of {self.num_clips} clips are damaged, more than the allowed"
                 f" share of {self._max_damaged_share:.3g}; make the shards again or raise"
                 f" max_damaged_share:\n  {listed}"
             )
@@ -230,7 +238,8 @@ class _Samples(Dataset[_Sample]):
             generator = self._order.generator(position)
             try:
                 clip = open_clip(self.indices[source], number)
-                return _Sample(self._transform(clip, generator), damaged, "")
+                tensors = self._transform(clip, generator)
+                return _Sample(tensors | {POSITION: torch.tensor(position)}, damaged, "")
             except DamagedSample as error:
                 damaged.append(Damage(source, number, str(error)))
             except UserError as error:

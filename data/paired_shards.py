@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from data.clips import Clip
+from data.part_records import read_undertaking
 from data.shard_index import (
     SampleFormat,
     ShardIndex,
@@ -16,14 +18,16 @@ from data.shard_index import (
     read_content,
     unfinished_file,
 )
-from data.shard_writing import Existing, ShardWriter
+from data.shard_parts import Existing
+from data.shard_writing import ShardWriter
+from data.work_share import ALL_WORK, WorkShare
 
 
 class PairedWriter:
     """Writes a shard folder and one set of tensors of its clips side by side.
 
     Used as `ShardWriter` is, with the same errors: what was made of a clip is added at once, both sets are
-    finished when the context is left without an error, and after an interruption both go on from `num_done`.
+    finished when the context is left without an error, and a shard that one of them lacks is made again for both.
     `tensor_writer` can't do this, since it takes a finished folder.
 
     recipe, tensors_recipe: of the clips and of the set `name`.
@@ -41,6 +45,7 @@ class PairedWriter:
         sample_format: SampleFormat | None = None,
         clips_per_shard: int = 64,
         existing: Existing = "refuse",
+        share: WorkShare = ALL_WORK,
     ) -> None:
         self.folder, self.name = Path(folder), name
         self._tensors_recipe = tensors_recipe
@@ -51,6 +56,7 @@ class PairedWriter:
             clips_per_shard=clips_per_shard,
             existing=existing,
             expected=expected,
+            share=share,
         )
         self._tensors = ShardWriter(
             folder,
@@ -59,27 +65,49 @@ class PairedWriter:
             existing=existing,
             name=name,
             expected=expected,
+            share=share,
         )
 
     @property
+    def is_finished(self) -> bool:
+        """Whether the folder holds all clips and their tensors, those of other processes included."""
+        return self._clips.is_finished and self._tensors.is_finished
+
+    @property
     def num_done(self) -> int:
-        """Clips that are finished with their tensors: where to go on."""
-        return min(self._clips.num_done, self._tensors.num_done)
+        """Clips that are finished with their tensors, whoever made them."""
+        return self._clips.num_done
+
+    @property
+    def num_own(self) -> int:
+        """Clips in this process's share of the shards."""
+        return self._clips.num_own
+
+    @property
+    def num_to_do(self) -> int:
+        """Clips that this process has still to add."""
+        return self._clips.num_to_do
+
+    def numbers(self) -> Iterator[int]:
+        """As of `ShardWriter`."""
+        return self._clips.numbers()
+
+    def batches(self, batch_size: int) -> Iterator[range]:
+        """As of `ShardWriter`."""
+        return self._clips.batches(batch_size)
 
     def add(self, number: int, clip: Clip, tensors: dict[str, Tensor]) -> None:
-        """Adds clip `number`; numbers go on from `num_done`.
-
-        A kill between two shards can leave one set a shard ahead of the other: what it has already is not
-        added to it again.
-        """
-        if number >= self._clips.num_written:
-            self._clips.add_clip(clip)
-        if number >= self._tensors.num_written:
-            self._tensors.add_tensors(tensors)
+        """Adds clip `number`, the next of `numbers()`."""
+        assert number == self._clips.next_number == self._tensors.next_number
+        self._clips.add_clip(clip)
+        self._tensors.add_tensors(tensors)
 
     def __enter__(self) -> PairedWriter:
         self._clips.__enter__()
         self._tensors.__enter__()
+        done = self._clips.done & self._tensors.done
+        self._clips.count_as_done(set(done))
+        self._tensors.count_as_done(set(done))
         return self
 
     def __exit__(
@@ -88,17 +116,16 @@ class PairedWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None:
-            self._tensors.__exit__(kind, error, trace)
-            self._clips.__exit__(kind, error, trace)
-            return
         try:
-            self._clips.__exit__(None, None, None)
-        except BaseException as failure:
-            self._tensors.__exit__(type(failure), failure, None)
-            raise
-        self._tensors.recipe = self._recipe_for(ShardIndex.load(self.folder).fingerprint)
-        self._tensors.__exit__(None, None, None)
+            if error is None:
+                self._clips.finish()
+                if self._clips.is_finished:
+                    fingerprint = ShardIndex.load(self.folder).fingerprint
+                    self._tensors.recipe = self._recipe_for(fingerprint)
+                    self._tensors.finish()
+        finally:
+            self._tensors.close()
+            self._clips.close()
 
     def _recipe_for(self, fingerprint: str | None) -> dict[str, Any]:
         """The set's recipe; the clips' fingerprint is known only once they are finished."""
@@ -106,8 +133,13 @@ class PairedWriter:
 
     def _fingerprint_there(self) -> str | None:
         """What an earlier writer noted, so that going on is not refused for it."""
-        for file in (index_file(self.name), unfinished_file(self.name)):
-            if (path := self.folder / file).is_file():
-                found = read_content(path).recipe.get("clips")
-                return None if found is None else str(found)
-        return None
+        index, unfinished = (
+            self.folder / file for file in (index_file(self.name), unfinished_file(self.name))
+        )
+        if index.is_file():
+            found = read_content(index).recipe.get("clips")
+        elif unfinished.is_file():
+            found = read_undertaking(unfinished).recipe.get("clips")
+        else:
+            return None
+        return None if found is None else str(found)

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from configs.errors import EXIT_DONE, EXIT_USER, run_command
+from data.command_options import (
+    add_clips_per_shard,
+    add_depth_option,
+    add_output_options,
+    existing_choice,
+    natural,
+    positive,
+    sample_format,
+    usable_cores,
+)
+from data.prepare_sets import SETS, add_set_commands, prepare_set
+from data.work_share import add_share_options, own_share
 
 DESCRIPTION = """\
 Makes a folder of shards (WebDataset tar files with an index) that `train`, `score` and `reconstruct` read.
 
+  ./launch.sh prepare realestate10k RealEstate10K/train --media videos --size 256x384 --out shards/re10k
+  ./launch.sh prepare dl3dv DL3DV-10K --size 480x720 --out shards/dl3dv
   ./launch.sh prepare procedural --clips 2000 --out runs/shards/train
   ./launch.sh prepare procedural --clips 64 --seed 1000000 --out runs/shards/val
   ./launch.sh prepare transforms my_capture/transforms.json --out runs/shards/capture
@@ -24,6 +37,12 @@ Models make shards too, and what shards are given; each of these has its own --h
   ./launch.sh prepare generated --clips 500 --out runs/shards/generated   clips that the video model makes
   ./launch.sh prepare latents runs/shards/train     latents of a video autoencoder, to train faster
   ./launch.sh prepare text runs/shards/train --encoder FOLDER   text embeddings of the clips' captions
+
+Sets of scenes, procedural clips, latents, text and generated clips can be made by many processes, each of which
+takes its share and goes on where it was stopped:
+
+  ./launch.sh prepare latents shards/re10k --device cuda --nproc 8
+  sbatch --array=0-15 --wrap "./launch.sh prepare dl3dv DL3DV-10K --size 480x720 --out shards/dl3dv"
 """
 
 SEED_HELP = """\
@@ -39,8 +58,11 @@ def main(argv: list[str] | None = None) -> int:
         return check(args.check)
     if args.command is None:
         parser.error(
-            "say what to prepare (procedural, photos, video, transforms, colmap) or --check"
+            "say what to prepare (realestate10k, acid, dl3dv, procedural, photos, video, transforms, colmap) or"
+            " --check"
         )
+    if args.command in SETS:
+        return prepare_set(args)
     if args.command == "procedural":
         return prepare_procedural(args)
     return prepare_capture(args)
@@ -59,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="SOURCE")
 
+    add_set_commands(commands)
     command = commands.add_parser("procedural", help="endless made-up scenes with exact cameras")
     command.add_argument("--clips", type=positive, required=True, help="number of clips")
     command.add_argument("--seed", type=natural, default=0, help=SEED_HELP)
@@ -73,9 +96,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="scene settings (data/procedural/config.py), such as num_far=8 travel=[0.3,0.9]",
     )
     command.add_argument(
-        "--workers", type=positive, default=usable_cores(), help="processes (default: %(default)s)"
+        "--workers", type=positive, help="processes (default: as many as there are cores)"
     )
-    _add_output_options(command)
+    _add_clip_options(command)
+    add_share_options(command)
 
     command = commands.add_parser("photos", help="a folder of photos without cameras")
     command.add_argument("path", type=Path, metavar="FOLDER")
@@ -115,6 +139,7 @@ def prepare_procedural(args: argparse.Namespace) -> int:
     from data.procedural.config import SceneConfig
     from data.procedural_shards import procedural_recipe, write_procedural
     from data.progress_bars import progress_bar
+    from data.shard_report import report, report_share
     from data.shard_writing import ShardWriter
     from data.views import check_frame_count
 
@@ -125,33 +150,35 @@ def prepare_procedural(args: argparse.Namespace) -> int:
         settings.append(f"num_frames={args.frames}")
     config = load_config(args.config, settings, SceneConfig)
     check_frame_count(config.num_frames, "--frames")
+    share = own_share(args)
     writer = ShardWriter(
         args.out,
-        recipe=procedural_recipe(args.seed, config),
         expected=args.clips,
+        recipe=procedural_recipe(args.seed, config),
+        share=share,
         **_writer_options(args),
     )
+    workers = args.workers or max(1, usable_cores() // share.local_count)
     started = time.monotonic()
-    with writer, progress_bar("clips", args.clips) as advance:
-        done_before = writer.num_done
-        advance(done_before)
-        write_procedural(
-            writer,
-            args.clips,
-            args.seed,
-            config,
-            num_workers=min(args.workers, args.clips),
-            progress=advance,
-        )
+    with writer:
+        done_before, to_do = writer.num_done, writer.num_to_do
+        with progress_bar("clips", writer.num_own, shown=share.is_first) as advance:
+            advance(writer.num_own - to_do)
+            write_procedural(
+                writer, args.seed, config, num_workers=min(workers, to_do), progress=advance
+            )
     seconds = time.monotonic() - started
-    made = args.clips - done_before
+    speed = f"{seconds:.1f} s, {60 * to_do / max(seconds, 1e-9):.0f} clips a minute"
+    if not writer.is_finished:
+        report_share(args.out, share, speed)
+        return EXIT_DONE
     last_seed = args.seed + args.clips - 1
     report(
         args.out,
         {
             "seeds": f"{args.seed} to {last_seed}",
             "went on after": f"{done_before} clips" if done_before else "",
-            "time": f"{seconds:.1f} s, {60 * made / max(seconds, 1e-9):.0f} clips a minute",
+            "time": speed,
         },
     )
     return EXIT_DONE
@@ -162,6 +189,8 @@ def prepare_capture(args: argparse.Namespace) -> int:
     from data.capture_reading import CaptureOptions, read_capture
     from data.clip_cutting import cut_capture
     from data.progress_bars import stage_bars
+    from data.shard_parts import ShardParts
+    from data.shard_report import report
     from data.shard_writing import ShardWriter
     from data.views import check_frame_count
 
@@ -177,21 +206,24 @@ def prepare_capture(args: argparse.Namespace) -> int:
         "extra": args.extra,
     }
     started = time.monotonic()
-    with ShardWriter(args.out, recipe=recipe, **_writer_options(args)) as writer:
-        options = CaptureOptions(
-            **{
-                field.name: getattr(args, field.name)
-                for field in fields(CaptureOptions)
-                if hasattr(args, field.name)
-            }
-        )
-        with stage_bars() as progress:
-            capture, account = read_capture(
-                args.command, args.path, height, width, options, progress
-            )
-        cut = cut_capture(capture, args.frames, args.stride, args.extra)
-        for clip in cut.clips[writer.num_done :]:
-            writer.add_clip(clip)
+    # Refused, where it must be, before the capture is read, which may take long.
+    ShardParts(
+        args.out, recipe=recipe, sample_format=sample_format(args), existing=existing_choice(args)
+    )
+    options = CaptureOptions(
+        **{
+            field.name: getattr(args, field.name)
+            for field in fields(CaptureOptions)
+            if hasattr(args, field.name)
+        }
+    )
+    with stage_bars() as progress:
+        capture, account = read_capture(args.command, args.path, height, width, options, progress)
+    cut = cut_capture(capture, args.frames, args.stride, args.extra)
+    writer = ShardWriter(args.out, expected=len(cut.clips), recipe=recipe, **_writer_options(args))
+    with writer:
+        for number in writer.numbers():
+            writer.add_clip(cut.clips[number])
     account["frames with cameras"] = str(cut.num_frames)
     account["of them in no clip"] = _ranges(cut.unused) or "none"
     account["time"] = f"{time.monotonic() - started:.1f} s"
@@ -205,6 +237,7 @@ def check(folder: Path) -> int:
 
     from data.progress_bars import progress_bar
     from data.shard_index import ShardIndex
+    from data.shard_report import report
     from data.shards import verify
 
     with progress_bar("checked", len(ShardIndex.load(folder))) as advance:
@@ -217,57 +250,6 @@ def check(folder: Path) -> int:
     return EXIT_USER if found.problems else EXIT_DONE
 
 
-def report(folder: Path, account: dict[str, str]) -> None:
-    """Prints a table of what the shard folder holds, followed by the non-empty rows of `account`."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from data.shard_index import ShardIndex
-
-    content = ShardIndex.load(folder).content
-    samples = [sample for shard in content.shards for sample in shard.samples]
-    num_path = sum(sample.num_path_frames for sample in samples)
-    num_extra = sum(sample.num_frames for sample in samples) - num_path
-    num_bytes = sum(shard.bytes for shard in content.shards)
-    table = Table("shards", str(folder), title=None)
-    for name, value in {
-        "clips": f"{content.num_clips} of {content.height}x{content.width}",
-        "frames": f"{num_path} along paths, {num_extra} extra views",
-        "files": f"{len(content.shards)} shards, {num_bytes / 1e6:.1f} MB",
-        **account,
-    }.items():
-        if value:
-            table.add_row(name, value)
-    Console().print(table)
-
-
-def image_size(text: str) -> tuple[int, int]:
-    """Height and width of "64x96"; both multiples of 8, which the video autoencoder needs."""
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 64x96")
-    height, width = int(parts[0]), int(parts[1])
-    if min(height, width) < 8 or height % 8 or width % 8:
-        raise argparse.ArgumentTypeError(f"{text!r}: height and width must be multiples of 8")
-    return height, width
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _add_capture_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--stride", type=positive, default=1, help="take every so-manieth frame (default: 1)"
@@ -278,59 +260,24 @@ def _add_capture_options(command: argparse.ArgumentParser) -> None:
         default=8,
         help="extra views a clip, from the frames between and around its own (default: 8)",
     )
-    _add_output_options(command, frames=17, size=(64, 96))
+    _add_clip_options(command, frames=17, size=(64, 96))
 
 
-def _add_output_options(
+def _add_clip_options(
     command: argparse.ArgumentParser,
-    *,
     frames: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> None:
-    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="shard folder")
-    command.add_argument(
-        "--size", type=image_size, default=size, metavar="HxW", help="image size (default: 64x96)"
-    )
-    command.add_argument(
-        "--frames",
-        type=positive,
-        default=frames,
-        help="frames along the path in each clip, 8k+1 (default: 17)",
-    )
-    command.add_argument(
-        "--clips-per-shard", type=positive, default=64, help="clips in a tar file (default: 64)"
-    )
-    command.add_argument(
-        "--image",
-        choices=["png", "jpeg"],
-        default="png",
-        help="png keeps frames exactly to 8 bits; jpeg is smaller (default: png)",
-    )
-    command.add_argument(
-        "--jpeg-quality", type=int, choices=range(1, 101), default=95, metavar="1-100"
-    )
-    command.add_argument(
-        "--depth",
-        choices=["float16", "float32", "none"],
-        default="float16",
-        help="how depth is stored where it is known (default: float16)",
-    )
-    existing = command.add_mutually_exclusive_group()
-    existing.add_argument(
-        "--resume", action="store_true", help="go on after the finished shards of the same command"
-    )
-    existing.add_argument("--overwrite", action="store_true", help="replace the shards in FOLDER")
+    add_output_options(command, frames=frames, size=size)
+    add_clips_per_shard(command)
+    add_depth_option(command)
 
 
 def _writer_options(args: argparse.Namespace) -> dict[str, Any]:
-    from data.shard_index import SampleFormat
-
     return {
-        "sample_format": SampleFormat(
-            image=args.image, jpeg_quality=args.jpeg_quality, depth=args.depth
-        ),
+        "sample_format": sample_format(args),
         "clips_per_shard": args.clips_per_shard,
-        "existing": "resume" if args.resume else "overwrite" if args.overwrite else "refuse",
+        "existing": existing_choice(args),
     }
 
 

@@ -17,17 +17,17 @@ from rich.progress import (
 
 
 @contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(label: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
     """Shows a bar with the time left; gives the function that moves it on by a number of steps."""
-    with _progress() as progress:
+    with _progress(shown) as progress:
         task = progress.add_task(label, total=total)
         yield lambda steps: progress.advance(task, steps)
 
 
 @contextmanager
-def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+def stage_bars(*, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """Shows a bar for each stage; gives the function that takes a stage, its steps done, and in all."""
-    with _progress() as progress:
+    with _progress(shown) as progress:
         tasks: dict[str, TaskID] = {}
 
         def update(stage: str, done: int, total: int) -> None:
@@ -38,11 +38,12 @@ def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
         yield update
 
 
-def _progress() -> Progress:
+def _progress(shown: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
+        disable=not shown,
     )

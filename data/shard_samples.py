@@ -52,13 +52,14 @@ def encode_clip(clip: Clip, key: str, sample_format: SampleFormat) -> EncodedSam
     format, become 0 (unknown). Raises UserError where the cameras are not valid.
     """
     clip.cameras.validate(clip.source)
-    if not torch.isfinite(clip.frames).all():
+    # Frame by frame, here and below: a large clip takes most of a process's memory.
+    if not all(torch.isfinite(frame).all() for frame in clip.frames):
         raise UserError(
             f"{clip.source}: frames have NaN or infinite pixels; expected values in [0, 1]"
         )
     members = {
-        f"{view:03d}.{IMAGE_SUFFIX[sample_format.image]}": _encode_image(pixels, sample_format)
-        for view, pixels in enumerate(_to_bytes(clip.frames))
+        f"{view:03d}.{IMAGE_SUFFIX[sample_format.image]}": _encode_image(frame, sample_format)
+        for view, frame in enumerate(clip.frames)
     }
     members["cameras.json"] = _encode_cameras(clip)
     if clip.depth is not None and sample_format.depth != "none":
@@ -222,14 +223,10 @@ class ShardClip:
         return DamagedSample(self.file, self.key, reason)
 
 
-def _to_bytes(frames: Float[Tensor, "t 3 h w"]) -> UInt8[np.ndarray, "t h w 3"]:
-    scaled = (frames.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return scaled.permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def _encode_image(pixels: UInt8[np.ndarray, "h w 3"], sample_format: SampleFormat) -> bytes:
+def _encode_image(frame: Float[Tensor, "3 h w"], sample_format: SampleFormat) -> bytes:
+    levels = (frame.float().clamp(0, 1) * 255).round().to(torch.uint8).movedim(0, -1)
     target = io.BytesIO()
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(levels.contiguous().numpy())
     if sample_format.image == "png":
         image.save(target, format="PNG")
     else:

@@ -74,7 +74,7 @@ def _path_label(path: str) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `generate`."""
-    from data.prepare import natural, positive
+    from data.command_options import natural, positive
 
     parser = argparse.ArgumentParser(
         prog="launch.sh generate",
@@ -165,7 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_sampling_options(sampling: argparse._ArgumentGroup) -> None:
     """What `eval.generate_run.sampling_of` reads, but for --one-by-one."""
-    from data.prepare import positive
+    from data.command_options import positive
 
     sampling.add_argument("--steps", type=positive, help="denoising steps, a divisor of 1000")
     sampling.add_argument("--scheduler", choices=("ddim", "dpm"))

@@ -21,6 +21,7 @@ from data.importers.fresh_folder import fresh_folder
 from data.importers.images import image_size
 from data.importers.photo import Photo
 from data.progress_bars import stage_bars
+from data.work_share import ALL_WORK, WorkShare
 from eval.cameras.followed import pose_estimator
 from eval.pages.generated_outputs import (
     preview_strip,
@@ -34,6 +35,7 @@ from models.bundled_weights import TINY_PIPELINE
 from models.generated_scene import GeneratedScene
 from models.pipeline import ImageToScenePipeline
 from models.pipeline_files import PartFolders
+from models.share_device import share_device
 from models.video.sampling import SamplingConfig, SamplingStep
 
 STAND_IN_SIZE, STAND_IN_FRAMES = (64, 96), 49
@@ -138,15 +140,10 @@ def camera_path(args: argparse.Namespace, first: Cameras, num_frames: int) -> Ca
     )
 
 
-def open_pipeline(args: argparse.Namespace) -> ImageToScenePipeline:
-    """The pipeline that a command line names, on the device where it runs."""
+def open_pipeline(args: argparse.Namespace, share: WorkShare = ALL_WORK) -> ImageToScenePipeline:
+    """The pipeline that a command line names, on the device where it runs: of several processes, on its own."""
     has_gpu = torch.cuda.is_available()
-    try:
-        device = torch.device(args.device or ("cuda" if has_gpu else "cpu"))
-    except RuntimeError as error:
-        raise UserError(f"--device is {args.device!r}, expected cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not has_gpu:
-        raise UserError(f"--device is {args.device!r}, but PyTorch finds no CUDA GPU here; use cpu")
+    device = share_device(args.device or ("cuda" if has_gpu else "cpu"), share)
     dtype = args.dtype or ("bfloat16" if device.type == "cuda" else "float32")
     named = {name: getattr(args, name) for name in vars(PartFolders())}
     pipeline = ImageToScenePipeline.from_pretrained(

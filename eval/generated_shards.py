@@ -18,7 +18,6 @@ from data.cameras import Cameras
 from data.clip_windows import Window
 from data.clips import Clip
 from data.paired_shards import PairedWriter
-from data.shard_writing import batches_within_shards
 from eval.first_frames import FirstFrame, FirstFrames
 from eval.path_argument import path_from_argument
 from models.autoencoders.latent_shards import SCALE_SUFFIX
@@ -94,18 +93,16 @@ def write_generated_clips(
     images: FirstFrames,
     plan: ClipPlan,
     *,
-    num_clips: int,
-    clips_per_shard: int,
     batch_size: int = 1,
     sampling: SamplingConfig | None = None,
     progress: Callable[[int], None] = lambda clips: None,
     on_step: OnStep | None = None,
 ) -> None:
-    """Adds clips until `writer` has `num_clips`; clip i is a function of image i, the plan and the models.
+    """Adds the clips that the writer wants; clip i is a function of image i, the plan and the models.
 
-    progress: called with the number of clips that are done. Raises UserError where an image or a path can't be
-    used, and where the video model has no camera branches, without which videos would not show what their
-    cameras say.
+    progress: called with the number of clips added since its last call. Raises UserError where an image or a path
+    can't be used, and where the video model has no camera branches, without which videos would not show what
+    their cameras say.
     """
     if pipeline.model.branches is None:
         raise UserError(
@@ -117,9 +114,7 @@ def write_generated_clips(
             f"{plan.num_frames} frames are more than the video model's clips of {pipeline.clip_frames} have;"
             f" use {pipeline.clip_frames} or fewer"
         )
-    batches = batches_within_shards(writer.num_done, num_clips, clips_per_shard, batch_size)
-    progress(writer.num_done)
-    for numbers in batches:
+    for numbers in writer.batches(batch_size):
         starts = [images.load(number) for number in numbers]
         planned = [plan.path(n, start) for n, start in zip(numbers, starts, strict=True)]
         scenes = pipeline.generate(
@@ -132,7 +127,7 @@ def write_generated_clips(
         for number, (text, _), scene in zip(numbers, planned, scenes, strict=True):
             source = f"generated/{number:08d} from {scene.source} along {text}"
             writer.add(number, _clip(scene, source), _latents(scene))
-            progress(number + 1)
+            progress(1)
 
 
 def _clip(scene: GeneratedScene, source: str) -> Clip:

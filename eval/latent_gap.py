@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from data.prepare import positive
+    from data.command_options import positive
 
     parser = argparse.ArgumentParser(
         prog="python -m eval.latent_gap",

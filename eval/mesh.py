@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `mesh`."""
-    from data.prepare import image_size, natural, positive
+    from data.command_options import image_size, natural, positive
 
     parser = argparse.ArgumentParser(
         prog="launch.sh mesh",

@@ -7,6 +7,16 @@ import time
 from pathlib import Path
 
 from configs.errors import EXIT_DONE, run_command
+from data.command_options import (
+    add_clips_per_shard,
+    add_existing_options,
+    add_image_options,
+    existing_choice,
+    natural,
+    positive,
+    sample_format,
+)
+from data.work_share import add_share_options, own_share
 
 DESCRIPTION = """\
 Has the video model make clips from images along camera paths, as training data: decoded frames, their cameras,
@@ -18,7 +28,8 @@ and beside them the latents as the model drew them, which LaLRM learns to read i
       --device cuda --batch 4 --out shards/generated_480x720
 
 Clip i depends on its image, --seed and the other settings alone, not on --clips: a longer set begins with the
-shorter one. Procedural image i is that of seed SEED + i, so give sets whose seeds don't overlap.
+shorter one. Procedural image i is that of seed SEED + i, so give sets whose seeds don't overlap. With --nproc N, under
+srun or in a SLURM job array each process makes its share, on its own GPU.
 """
 
 
@@ -27,9 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from data.camera_paths import PATHS
     from data.paired_shards import PairedWriter
-    from data.prepare import report
     from data.progress_bars import stage_bars
-    from data.shard_index import SampleFormat
+    from data.shard_report import report, report_share
     from data.views import check_frame_count
     from eval.first_frames import open_first_frames
     from eval.generate_run import memory_explained, open_pipeline, sampling_of
@@ -38,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     from models.pretrained import weights_digest
     from models.video.sampling import SamplingStep
 
-    pipeline = open_pipeline(args)
+    share = own_share(args)
+    pipeline = open_pipeline(args, share)
     sampling = sampling_of(args, pipeline.sampling)
     num_frames = check_frame_count(args.frames or pipeline.clip_frames, "--frames")
     height, width = pipeline.frame_size
@@ -61,38 +72,44 @@ def main(argv: list[str] | None = None) -> int:
         LATENTS,
         recipe=recipe,
         tensors_recipe={**latents_recipe(folders["autoencoder"], num_frames), GENERATED: True},
-        sample_format=SampleFormat(image=args.image, jpeg_quality=args.jpeg_quality, depth="none"),
+        sample_format=sample_format(args),
         clips_per_shard=args.clips_per_shard,
-        existing="resume" if args.resume else "overwrite" if args.overwrite else "refuse",
+        existing=existing_choice(args),
         expected=args.clips,
+        share=share,
     )
     started = time.monotonic()
-    with writer, stage_bars() as progress, memory_explained(args):
-        done_before = writer.num_done
+    with writer, stage_bars(shown=share.is_first) as progress, memory_explained(args):
+        done_before, to_do = writer.num_done, writer.num_to_do
 
         def on_step(step: SamplingStep) -> None:
             progress("sampling", step.done, step.total)
 
+        def on_clips(added: int) -> None:
+            progress("clips", writer.num_own - writer.num_to_do, writer.num_own)
+
+        on_clips(0)
         write_generated_clips(
             writer,
             pipeline,
             images,
             plan,
-            num_clips=args.clips,
-            clips_per_shard=args.clips_per_shard,
             batch_size=args.batch,
             sampling=sampling,
-            progress=lambda done: progress("clips", done, args.clips),
+            progress=on_clips,
             on_step=on_step,
         )
     seconds = time.monotonic() - started
-    made = args.clips - done_before
+    speed = f"{seconds:.1f} s, {60 * to_do / max(seconds, 1e-9):.1f} clips a minute"
+    if not writer.is_finished:
+        report_share(args.out, share, speed)
+        return EXIT_DONE
     report(
         args.out,
         {
             "made of": f"{args.images}, {len(plan.paths)} kinds of paths",
             "went on after": f"{done_before} clips" if done_before else "",
-            "time": f"{seconds:.1f} s, {60 * made / max(seconds, 1e-9):.1f} clips a minute",
+            "time": speed,
         },
     )
     return EXIT_DONE
@@ -110,7 +127,6 @@ def _weights_folders(args: argparse.Namespace) -> dict[str, Path]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from data.prepare import natural, positive
     from eval.generate import add_model_options, add_sampling_options
 
     parser = argparse.ArgumentParser(
@@ -150,18 +166,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--batch", type=positive, default=1, help="clips at once, for more memory (default: 1)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="shard folder")
-    parser.add_argument(
-        "--clips-per-shard", type=positive, default=64, help="clips in a tar file (default: 64)"
-    )
-    parser.add_argument(
-        "--image", choices=["png", "jpeg"], default="png", help="how frames are stored"
-    )
-    parser.add_argument(
-        "--jpeg-quality", type=int, choices=range(1, 101), default=95, metavar="1-100"
-    )
-    existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="go on after the finished shards")
-    existing.add_argument("--overwrite", action="store_true", help="replace the shards in FOLDER")
+    add_clips_per_shard(parser)
+    add_image_options(parser)
+    add_existing_options(parser)
+    add_share_options(parser)
     add_sampling_options(parser.add_argument_group("sampling (defaults are the pipeline's)"))
     add_model_options(parser)
     return parser

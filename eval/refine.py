@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `refine`."""
-    from data.prepare import natural, positive
+    from data.command_options import natural, positive
     from eval.generate import add_model_options
 
     parser = argparse.ArgumentParser(

@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `score`."""
-    from data.prepare import image_size
+    from data.command_options import image_size
 
     parser = argparse.ArgumentParser(
         prog="launch.sh score",

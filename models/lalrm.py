@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -37,7 +38,12 @@ KIND = "lalrm"
 
 
 class LaLRMConfig(Config):
-    """Sizes of the model. The defaults are the paper's; heads are not stated there (16 is usual)."""
+    """Sizes of the model. The defaults are the paper's; heads are not stated there (16 is usual).
+
+    may_change: what a training run may set anew when it is resumed.
+    """
+
+    may_change: ClassVar = frozenset({"attention", "gradient_checkpointing"})
 
     latent_channels: int = Field(16, gt=0)
     width: int = Field(1024, gt=0)
@@ -169,6 +175,11 @@ class LaLRM(nn.Module):
             else:
                 tokens = block(tokens)
         return self.norm_out(tokens).unflatten(1, (num_latents, *grid))
+
+    @property
+    def checkpointed_blocks(self) -> list[nn.Module]:
+        """The blocks that training computes again in the backward pass."""
+        return list(self.blocks) if self.config.gradient_checkpointing else []
 
     def decode_tokens(
         self, tokens: Float[Tensor, "b p gh gw d"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from configs.errors import UserError
 from models.published_weights import LPIPS_BACKBONES, file_name, read_state_dict
@@ -17,20 +19,44 @@ Backbone = Literal["vgg", "alex"]
 SMALLEST_SIDE: dict[Backbone, int] = {"alex": 31, "vgg": 16}
 """Smaller frames [px] leave nothing for the backbone's last layer."""
 
+FRAMES_AT_ONCE = 4
+"""So many frames that go through the network together are what is proposed where memory is short."""
+
 
 class PerceptualLoss(nn.Module):
     """Mean LPIPS distance of two sets of frames; differentiable, its own weights frozen."""
 
-    def __init__(self, weights: Path | None = None, backbone: Backbone = "vgg") -> None:
+    def __init__(
+        self,
+        weights: Path | None = None,
+        backbone: Backbone = "vgg",
+        *,
+        at_once: int | None = None,
+        network: nn.Module | None = None,
+    ) -> None:
+        """at_once: frames that go through the network together; with it their activations are not kept but
+            computed again in the backward pass. None keeps those of all frames.
+        network: instead of the one of `weights` and `backbone`, as `load_lpips` gives it.
+        """
         super().__init__()
-        self.network = load_lpips(backbone, weights)
+        self.at_once = at_once
+        self.network = load_lpips(backbone, weights) if network is None else network
 
     def forward(
         self, frames: Float[Tensor, "*batch 3 h w"], target: Float[Tensor, "*batch 3 h w"]
     ) -> Float[Tensor, ""]:
         height, width = frames.shape[-2:]
         first, second = (x.reshape(-1, 3, height, width) for x in (frames, target))
-        return self.network(first, second, normalize=True).mean()
+        if self.at_once is None:
+            return self._distances(first, second).mean()
+        groups = zip(first.split(self.at_once), second.split(self.at_once), strict=True)
+        parts = [checkpoint(self._distances, *group, use_reentrant=False) for group in groups]
+        return torch.cat(parts).mean()
+
+    def _distances(
+        self, frames: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]
+    ) -> Float[Tensor, "n 1 1 1"]:
+        return self.network(frames, target, normalize=True)
 
 
 def load_lpips(backbone: Backbone, weights: Path | None = None) -> nn.Module:
@@ -39,15 +65,28 @@ def load_lpips(backbone: Backbone, weights: Path | None = None) -> nn.Module:
     weights: the torchvision backbone's state dict (.pth or .safetensors); None takes torchvision's cached
     or downloaded file. Raises UserError where lpips is not installed or the weights cannot be had.
     """
-    if problem := lpips_problem():
-        raise UserError(problem)
-    import lpips
-
+    lpips = _import_lpips()
     state = _backbone_state(backbone, weights)
     # The linear heads ship inside the package; only the backbone is a download.
     network = lpips.LPIPS(net=backbone, pnet_rand=True, verbose=False)
     _load_backbone(network.net, state)
     return network.eval().requires_grad_(False)
+
+
+def outline_lpips(backbone: Backbone) -> nn.Module:
+    """LPIPS on the meta device: no weights are read. Raises UserError where lpips is not installed."""
+    lpips = _import_lpips()
+    with torch.device("meta"):
+        network = lpips.LPIPS(net=backbone, pretrained=False, pnet_rand=True, verbose=False)
+    return network.eval().requires_grad_(False)
+
+
+def _import_lpips() -> ModuleType:
+    if problem := lpips_problem():
+        raise UserError(problem)
+    import lpips
+
+    return lpips
 
 
 def lpips_problem() -> str | None:

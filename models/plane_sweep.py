@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from configs.loader import Config
 from data.cameras import Cameras
+from models.fake_tensors import has_values
 from models.precision import full_precision
 from models.rendering.threads import run_pieces
 
@@ -89,7 +90,8 @@ class PlaneSweep(nn.Module):
         does the cost is `WORST_COST`. Costs are averaged over the window.
         """
         sources = evenly_spaced(colors.shape[1], self.config.num_sources)
-        sweep = _sweep_on_cpu if colors.device.type == "cpu" else _sweep
+        on_cpu = colors.device.type == "cpu" and has_values(colors)
+        sweep = _sweep_on_cpu if on_cpu else _sweep
         inverse = (1 / self.distances()).to(colors)
         costs = sweep(colors, cameras.resize(*colors.shape[2:4]), inverse, sources)
         window = self.config.window

@@ -7,15 +7,18 @@ import time
 from pathlib import Path
 
 from configs.errors import EXIT_DONE, run_command
+from data.command_options import add_existing_options, existing_choice
+from data.work_share import add_share_options, own_share
 from models.bundled_weights import TINY_AUTOENCODER
 
 DESCRIPTION = """\
 Computes the latents of shards' clips once, so that training the video model reads them instead of frames.
 They go into the shards' own folder. A run that uses them needs the same autoencoder and number of frames.
+With --nproc N, under srun or in a SLURM job array each process makes its share, on its own GPU.
 
   ./launch.sh prepare latents runs/data/tiny_train
   ./launch.sh prepare latents shards/re10k --autoencoder weights/CogVideoX-5b-I2V/vae --frames 49 \\
-      --strides 3 4 5 --hop 48 --forwards-only --device cuda
+      --forwards-only --device cuda --nproc 8
 """
 
 
@@ -26,10 +29,15 @@ def main(argv: list[str] | None = None) -> int:
 
     from data.clip_windows import WindowConfig
     from data.progress_bars import progress_bar
-    from data.shard_index import ShardIndex
+    from data.shard_index import ShardIndex, index_file
+    from data.shard_report import report_share
+    from data.shard_writing import num_own_clips
     from models.autoencoders.files import load_autoencoder
     from models.autoencoders.latent_shards import LATENTS, write_latents
+    from models.share_device import share_device
 
+    share = own_share(args)
+    device = share_device(args.device, share)
     index = ShardIndex.load(args.folder)
     windows = WindowConfig(
         num_frames=args.frames,
@@ -39,20 +47,24 @@ def main(argv: list[str] | None = None) -> int:
     )
     autoencoder = load_autoencoder(args.autoencoder)
     if isinstance(autoencoder, torch.nn.Module):
-        autoencoder.to(args.device)
+        autoencoder.to(device)
     started = time.monotonic()
-    with progress_bar("clips", len(index)) as advance:
+    with progress_bar("clips", num_own_clips(index, share), shown=share.is_first) as advance:
         done = write_latents(
             index,
             autoencoder,
             args.autoencoder,
             windows,
             hop=args.hop,
-            device=torch.device(args.device),
-            existing="resume" if args.resume else "overwrite" if args.overwrite else "refuse",
+            device=device,
+            existing=existing_choice(args),
+            share=share,
             progress=advance,
         )
     seconds = time.monotonic() - started
+    if not (args.folder / index_file(LATENTS)).is_file():
+        report_share(args.folder, share, f"latents of {done} clips in {seconds:.0f} s")
+        return EXIT_DONE
     size = sum(shard.bytes for shard in index.tensors(LATENTS).content.shards)
     print(
         f"{args.folder}: latents of {len(index)} clips ({done} of them new), {size / 1e6:.1f} MB,"
@@ -86,9 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--unmirrored", action="store_true", help="no windows flipped left to right"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="go on after the finished shards")
-    existing.add_argument("--overwrite", action="store_true", help="replace latents that are there")
+    add_existing_options(parser)
+    add_share_options(parser)
     return parser
 
 

@@ -7,11 +7,14 @@ import time
 from pathlib import Path
 
 from configs.errors import EXIT_DONE, run_command
+from data.command_options import add_existing_options, existing_choice, positive
+from data.work_share import add_share_options, own_share
 
 DESCRIPTION = """\
 Computes the text embeddings of shards' captions once, so that no text encoder sits in the training process.
 They go into the shards' own folder; task.text names their set. A clip without a caption gets the empty
-prompt's embedding, which is stored once.
+prompt's embedding, which is stored once. With --nproc N, under srun or in a SLURM job array each process
+makes its share, on its own GPU.
 
   ./launch.sh prepare text shards/re10k --encoder weights/CogVideoX-5b-I2V --device cuda
   ./launch.sh prepare text shards/re10k --encoder weights/CogVideoX-5b-I2V --empty --name no_captions
@@ -24,16 +27,21 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from data.progress_bars import progress_bar
-    from data.shard_index import ShardIndex
+    from data.shard_index import ShardIndex, index_file
+    from data.shard_report import report_share
+    from data.shard_writing import num_own_clips
+    from models.share_device import share_device
     from models.video.text_encoder import TextEncoder, load_text_encoder
     from models.video.text_shards import write_text
 
+    share = own_share(args)
+    device = share_device(args.device, share)
     index = ShardIndex.load(args.folder)
     dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
     tokenizer, network = load_text_encoder(args.encoder, getattr(torch, dtype))
-    encoder = TextEncoder(tokenizer, network.to(args.device))
+    encoder = TextEncoder(tokenizer, network.to(device))
     started = time.monotonic()
-    with progress_bar("clips", len(index)) as advance:
+    with progress_bar("clips", num_own_clips(index, share), shown=share.is_first) as advance:
         account = write_text(
             index,
             encoder,
@@ -42,12 +50,16 @@ def main(argv: list[str] | None = None) -> int:
             name=args.name,
             use_captions=not args.empty,
             batch_size=args.batch,
-            existing="resume" if args.resume else "overwrite" if args.overwrite else "refuse",
+            existing=existing_choice(args),
+            share=share,
             progress=advance,
         )
     seconds = time.monotonic() - started
-    size = sum(shard.bytes for shard in index.tensors(args.name).content.shards)
     done = account.captions + account.empty
+    if not (args.folder / index_file(args.name)).is_file():
+        report_share(args.folder, share, f"embeddings of {done} clips in {seconds:.0f} s")
+        return EXIT_DONE
+    size = sum(shard.bytes for shard in index.tensors(args.name).content.shards)
     print(
         f"{args.folder}: text embeddings {args.name!r} of {len(index)} clips ({done} of them new:"
         f" {account.captions} captions, {account.empty} without one), {args.tokens} tokens of width"
@@ -59,8 +71,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from data.prepare import positive
-
     parser = argparse.ArgumentParser(
         prog="launch.sh prepare text",
         description=DESCRIPTION,
@@ -93,11 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("float32", "bfloat16"),
         help="of the encoder (default: float32 on the CPU, else bfloat16)",
     )
-    existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="go on after the finished shards")
-    existing.add_argument(
-        "--overwrite", action="store_true", help="replace embeddings of this name"
-    )
+    add_existing_options(parser)
+    add_share_options(parser)
     return parser
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.fake_tensors import has_values
+
 NUM_PROBES = 16
 TOLERANCE = 0.02
 """As a share of the largest probe: four times what rounding to bfloat16 does."""
@@ -14,7 +16,7 @@ Probes = tuple[float, ...]
 
 def probes_of(weight: Tensor) -> Probes | None:
     """Values from all over a tensor; None where it has no values (meta, fake tensors)."""
-    if type(weight.data).__name__ == "FakeTensor" or weight.device.type == "meta":
+    if not has_values(weight):
         return None
     values = weight.detach().flatten()
     places = torch.linspace(0, len(values) - 1, NUM_PROBES).long()

@@ -96,6 +96,19 @@ def test_what_models_prepare_is_their_own_module(command):
     assert command("prepare")[2:] == ["data.prepare"]
 
 
+def test_preparing_by_several_processes_is_torchrun(command, launch):
+    words = command("prepare", "latents", "shards", "--nproc", "2", "--hop=8", OMP_NUM_THREADS="3")
+    assert words[3:] == [
+        *("VENV/bin/python", "-m", "train.torchrun", "--standalone", "--nproc-per-node=2"),
+        *("-m", "models.prepare_latents", "shards", "--hop=8"),
+    ]
+    assert command("prepare", "dl3dv", "set", "--nproc=1") == [
+        *("VENV/bin/python", "-m", "data.prepare", "dl3dv", "set"),
+    ]
+    for wrong in (["--nproc"], ["--nproc", "x"], ["--nproc=0"]):
+        assert launch("--dry-run", "prepare", "dl3dv", "set", *wrong).returncode == 2
+
+
 def test_training_in_one_process_is_plain_python(command):
     plain = ["VENV/bin/python", "-m", "train.run", "tiny.yaml", "note=it's 1"]
     assert command("train", "tiny.yaml", "note=it's 1") == plain
@@ -141,14 +154,18 @@ def test_gpu_counts_the_gpus(command, launch, tmp_path):
     assert "--nproc-per-node=2" in command("train", "--nproc", "gpu", "r.yaml")
 
 
-def test_rendezvous_variables_are_torchrun_on_every_node(command, launch):
-    nodes = {"NNODES": "4", "NODE_RANK": "2", "MASTER_ADDR": "host0"}
-    words = command("train", "--nproc", "8", "r.yaml", **nodes)
-    assert words[words.index("train.torchrun") :] == [
-        *("train.torchrun", "--max-restarts=0", "--nnodes=4", "--node-rank=2"),
-        *("--nproc-per-node=8", "--master-addr=host0", "--master-port=29500"),
-        *("-m", "train.run", "r.yaml"),
-    ]
+def test_rendezvous_variables_are_torchrun_on_every_node(launch):
+    """--dry-run on any node prints what each of them will run."""
+    nodes = {"NNODES": "3", "NODE_RANK": "2", "MASTER_ADDR": "host0"}
+    lines = launch("--dry-run", "train", "--nproc", "8", "r.yaml", **nodes).stdout.splitlines()
+    assert lines[::2] == ["# node 0", "# node 1", "# node 2"]
+    for number, line in enumerate(lines[1::2]):
+        words = shlex.split(line)
+        assert words[words.index("train.torchrun") :] == [
+            *("train.torchrun", "--max-restarts=0", "--nnodes=3", f"--node-rank={number}"),
+            *("--nproc-per-node=8", "--master-addr=host0", "--master-port=29500"),
+            *("-m", "train.run", "r.yaml"),
+        ]
     for missing in ("NODE_RANK", "MASTER_ADDR"):
         given = {key: value for key, value in nodes.items() if key != missing}
         process = launch("--dry-run", "train", "r.yaml", **given)
@@ -156,11 +173,19 @@ def test_rendezvous_variables_are_torchrun_on_every_node(command, launch):
         assert f"{missing}, " in process.stderr
 
 
-def test_slurm_starts_one_task_a_rank_and_each_task_takes_its_rank(command, tmp_path):
+def test_slurm_starts_one_task_a_rank_and_each_task_takes_its_rank(command, launch, tmp_path):
+    script(tmp_path / "bin" / "scontrol", 'echo "first"', "echo second")
     job = {"SLURM_JOB_ID": "20001", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
-    words = command("train", "r.yaml", "lr=1", **job)
-    srun = ["srun", "--kill-on-bad-exit=1", str(ROOT / "launch.sh"), "train", "r.yaml", "lr=1"]
-    assert words == srun
+    job["SLURM_JOB_NODELIST"] = "n[1-2]"
+    lines = launch("--dry-run", "train", "r.yaml", "lr=1", **job).stdout.splitlines()
+    srun = ["srun", "--kill-on-bad-exit=0", "--wait=120", str(ROOT / "launch.sh"), "train"]
+    assert shlex.split(lines[-1]) == [*srun, "r.yaml", "lr=1"]
+    assert lines[0:4:2] == ["# node first, each of its tasks", "# node second, each of its tasks"]
+    assert lines[1] == lines[3]
+    assert lines[1].startswith(
+        "RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=4 MASTER_ADDR=first"
+    )
+    assert lines[1].endswith("-m train.run r.yaml lr=1 ")
     script(tmp_path / "bin" / "scontrol", 'echo "$3 first"', "echo second")
     task = {
         **job,
@@ -178,18 +203,36 @@ def test_slurm_starts_one_task_a_rank_and_each_task_takes_its_rank(command, tmp_
     ]
 
 
-def test_a_hostfile_is_the_deepspeed_launcher(command, launch, tmp_path):
+def test_a_hostfile_is_launch_sh_on_every_node(launch, tmp_path):
     hostfile = tmp_path / "hosts"
     process = launch("--dry-run", "train", "--hostfile", str(hostfile), "r.yaml")
     assert process.returncode == 2
     assert f"cannot read the hostfile {hostfile}" in process.stderr
-    hostfile.write_text("node1 slots=8\n# node2 slots=8\n")
-    assert command("train", f"--hostfile={hostfile}", "r.yaml") == [
-        *("VENV/bin/python", "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile)),
-        *("--no_local_rank", "--module", "train.run", "r.yaml"),
-    ]
-    words = command("train", f"--hostfile={hostfile}", "r.yaml", MASTER_ADDR="node1")
-    assert words[5:8] == ["--no_ssh_check", "--master_addr", "node1"]
+    hostfile.write_text("node1 slots=8\n# node2 slots=8\nnode3 slots=4\n")
+    arguments = (
+        "--dry-run",
+        "train",
+        "--max-restarts=2",
+        f"--hostfile={hostfile}",
+        "r.yaml",
+        "a=b c",
+    )
+    process = launch(*arguments, NCCL_DEBUG="INFO")
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert lines[::2] == ["# node 0: node1", "# node 1: node3"]
+    for number, (name, slots, line) in enumerate([("node1", 8, lines[1]), ("node3", 4, lines[3])]):
+        *ssh, text = shlex.split(line)
+        assert ssh == ["ssh", "-o", "BatchMode=yes", name]
+        words = shlex.split(text)
+        assert words[:5] == ["cd", str(ROOT), "&&", "exec", "env"]
+        assert {
+            "NNODES=2", f"NODE_RANK={number}", "MASTER_ADDR=node1", "MASTER_PORT=29500", "NCCL_DEBUG=INFO",
+        } <= set(words)  # fmt: skip
+        assert words[words.index("train") - 1 :] == [
+            *(str(ROOT / "launch.sh"), "train", f"--nproc={slots}", "--max-restarts=2"),
+            *("r.yaml", "a=b c"),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,15 @@ class CheckpointFolder:
                 action if self.ranks.is_first or not first_only else None, temporary, needed
             )
 
-        together(lambda: _start(temporary, needed), first_only=True)
-        parts = together(lambda: self._write_tensors(temporary, tensors))
-        files = {name: record for part in parts for name, record in (part or {}).items()}
-        together(lambda: _finish(temporary, final, step, state, files), first_only=True)
+        try:
+            together(lambda: _start(temporary, needed), first_only=True)
+            parts = together(lambda: self._write_tensors(temporary, tensors))
+            files = {name: record for part in parts for name, record in (part or {}).items()}
+            together(lambda: _finish(temporary, final, step, state, files), first_only=True)
+        except BaseException:
+            if self.ranks.is_first:
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
         if self.ranks.is_first:
             for old in self._published()[: -self.keep]:
                 _remove(old)
@@ -138,7 +143,7 @@ class CheckpointFolder:
     def _together(
         self, action: Callable[[], T] | None, temporary: Path, needed: int
     ) -> list[T | None]:
-        """Every rank's result; or, where one fails, no folder and the same UserError on every rank."""
+        """Every rank's result; or, where one can't write, the same UserError on every rank."""
         result: T | None = None
         problem: str | None = None
         try:
@@ -149,8 +154,6 @@ class CheckpointFolder:
         outcomes = self.ranks.gather((result, problem))
         problems = [problem for _, problem in outcomes if problem]
         if problems:
-            if self.ranks.is_first:
-                shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(problems[0])
         return [result for result, _ in outcomes]
 

@@ -19,6 +19,7 @@ class LoopConfig(Config):
 
     may_change: ClassVar = frozenset(
         {"steps", "log_every", "validate_every", "save_every", "keep_checkpoints", "max_minutes"}
+        | {"hang_minutes"}
     )
 
     steps: int = Field(ge=0, description="0: only validate and export what the task builds")
@@ -32,6 +33,9 @@ class LoopConfig(Config):
     save_every: int = Field(500, gt=0)
     keep_checkpoints: int = Field(3, gt=0, description="the newest ones that stay")
     max_minutes: float | None = Field(None, gt=0, description="then stop with a checkpoint")
+    hang_minutes: float | None = Field(
+        30.0, gt=0, description="end the run where no rank gets on for so long; null: never"
+    )
 
 
 class RunConfig(Config):

@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from configs.errors import UserError
+from train.dataclass_outputs import OpenedOutputs
 from train.engine import (
     EngineConfig,
     StepResult,
@@ -63,6 +64,7 @@ class DeepSpeedEngine:
     ) -> None:
         self.config, self.rule, self.ranks = config, rule, ranks
         self.device, self.stage = ranks.device, config.zero_stage
+        self.sharded = self.stage == 3
         deepspeed = import_deepspeed(self.device)
         if not dist.is_initialized():
             store = dist.HashStore()  # type: ignore[attr-defined]
@@ -74,12 +76,15 @@ class DeepSpeedEngine:
         assert isinstance(guarded, GuardedAdamW)
         guarded.may_step = self._may_step
         self.optimizer = guarded
+        opened = OpenedOutputs(module) if self.stage == 3 else None
         self.model, self.zero, _, _ = deepspeed.initialize(
             model=module,
             optimizer=guarded,
             config=deepspeed_settings(config, rule),
             dist_init_required=False,
         )
+        if opened is not None:
+            opened.close_again()
         self.module = module
         # DeepSpeed hangs attributes of its own on them.
         self.parameters: dict[str, Any] = dict(trainable_parameters(module))
@@ -134,6 +139,8 @@ class DeepSpeedEngine:
             return
         import deepspeed
 
+        # Its hooks would share out a module's weights again, on all ranks, as soon as one rank had called it.
+        self.zero.parameter_offload.destroy()
         with deepspeed.zero.GatheredParameters(list(self.module.parameters())):
             yield self.module
 
@@ -281,12 +288,18 @@ def deepspeed_settings(config: EngineConfig, rule: StepRule) -> dict[str, Any]:
     """DeepSpeed's configuration: the one place where ours is translated."""
     # In stage 0 the norm is ours to compute, and so the clipping.
     clip_norm = 0.0 if config.zero_stage == 0 or rule.clip_norm is None else rule.clip_norm
+    zero: dict[str, Any] = {"stage": config.zero_stage}
+    host = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if config.offload != "none":
+        zero["offload_optimizer"] = host
+    if config.offload == "weights":
+        zero["offload_param"] = host
     return {
         # DeepSpeed wants a batch size and does nothing with it here: the loader makes the batches.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": rule.parts,
         "gradient_clipping": clip_norm,
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "torch_autocast": {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from configs.errors import UserError
@@ -22,7 +22,7 @@ from train.tensor_files import Entry
 class EngineConfig(Config):
     """How the training runs on this machine."""
 
-    may_change: ClassVar = frozenset({"kind", "device", "zero_stage", "threads"})
+    may_change: ClassVar = frozenset({"kind", "device", "zero_stage", "offload", "threads"})
 
     kind: Literal["auto", "plain", "deepspeed"] = Field(
         "auto", description="auto: plain for one process, DeepSpeed for several"
@@ -32,7 +32,22 @@ class EngineConfig(Config):
         "fp32", description="bf16: autocast; weights and optimizer stay in fp32"
     )
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed only")
+    offload: Literal["none", "optimizer", "weights"] = Field(
+        "none",
+        description="optimizer: AdamW steps in host memory (DeepSpeed's stages 1 to 3); weights: they lie there"
+        " too (stage 3)",
+    )
     threads: int | None = Field(None, gt=0, description="CPU threads a process; null: the default")
+
+    @model_validator(mode="after")
+    def _offload_is_possible(self) -> EngineConfig:
+        if self.offload != "none" and self.kind == "plain":
+            raise ValueError("offload needs kind=deepspeed")
+        if self.offload == "optimizer" and self.zero_stage == 0:
+            raise ValueError("offload=optimizer needs zero_stage 1, 2 or 3")
+        if self.offload == "weights" and self.zero_stage != 3:
+            raise ValueError("offload=weights needs zero_stage=3")
+        return self
 
 
 @dataclass(frozen=True)
@@ -55,12 +70,13 @@ class StepResult:
 class Engine(Protocol):
     """Owns module, optimizer and precision. All methods are called by every rank together.
 
-    model: what tasks call.
+    model: what tasks call. sharded: whether the ranks exchange weights whenever it is called.
     """
 
     ranks: Ranks
     device: torch.device
     model: nn.Module
+    sharded: bool
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision in which losses are computed."""
@@ -86,7 +102,7 @@ class Engine(Protocol):
         ...
 
     def whole_weights(self) -> AbstractContextManager[nn.Module]:
-        """The bare module with every weight in full, for export."""
+        """The bare module with every weight in full, for export; nothing is trained after it."""
         ...
 
     def entries(self) -> dict[str, list[Entry]]:
@@ -108,6 +124,8 @@ class Engine(Protocol):
 
 class PlainEngine:
     """The engine of a single process, on the CPU or one GPU."""
+
+    sharded = False
 
     def __init__(
         self,

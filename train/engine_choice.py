@@ -20,7 +20,8 @@ def create_engine(
     """The engine that `config.kind` names. Raises UserError where it can't run here."""
     kind = config.kind
     if kind == "auto":
-        kind = "plain" if ranks.world_size == 1 else "deepspeed"
+        alone = ranks.world_size == 1 and config.offload == "none"
+        kind = "plain" if alone else "deepspeed"
     if kind == "plain":
         if ranks.world_size > 1:
             raise UserError(

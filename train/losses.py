@@ -33,12 +33,13 @@ def ray_distance(gaussians: Gaussians, cameras: Cameras) -> Float[Tensor, "b t n
 
 
 def log_distance_loss(
-    predicted: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"]
+    predicted: Float[Tensor, b * shape], target: Float[Tensor, b * shape]
 ) -> Float[Tensor, ""]:
-    """Mean absolute difference of log distances where the target is known (> 0)."""
-    known = target > 0
-    error = (predicted.log() - torch.where(known, target, 1.0).log()).abs()
-    return (error * known).sum() / known.sum().clamp_min(1)
+    """Mean absolute difference of log distances where the target is known (> 0), of each clip, over clips."""
+    known = (target > 0).flatten(1)
+    reference = torch.where(known, target.flatten(1), 1.0)
+    error = (predicted.flatten(1).log() - reference.log()).abs()
+    return ((error * known).sum(dim=1) / known.sum(dim=1).clamp_min(1)).mean()
 
 
 def scale_regulariser(gaussians: Gaussians, limit: float) -> Float[Tensor, ""]:

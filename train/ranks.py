@@ -23,11 +23,15 @@ class Ranks:
     """One process's place among `world_size`; every method is a collective call of all of them.
 
     device: where float values travel (the backend decides).
+    store: where the processes met, a `torch.distributed.Store`; None for a lone one.
+    restarts: how often the launcher has started the processes again by itself.
     """
 
     rank: int = 0
     world_size: int = 1
     device: torch.device = CPU
+    store: Any = None
+    restarts: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -93,12 +97,22 @@ def joined_ranks(device: str, longest_wait: timedelta | None = None) -> Iterator
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         place = torch.device("cuda", _own_gpu(local_rank, torch.cuda.device_count()))
         torch.cuda.set_device(place)
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     try:
         if world_size > 1:
-            dist.init_process_group("nccl" if on_gpu else "gloo", timeout=longest_wait)
-            yield Ranks(dist.get_rank(), world_size, place)
+            store, rank, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+            # torchrun may keep the store from start to start, with the addresses of processes that are gone.
+            store = dist.PrefixStore(f"start_{restarts}", store)  # type: ignore[attr-defined]
+            dist.init_process_group(
+                "nccl" if on_gpu else "gloo",
+                store=store,
+                rank=rank,
+                world_size=world_size,
+                timeout=longest_wait,
+            )
+            yield Ranks(rank, world_size, place, store, restarts)
         else:
-            yield Ranks(device=place)
+            yield Ranks(device=place, restarts=restarts)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

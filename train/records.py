@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
 import os
+import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,8 +18,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from PIL import Image
 
-from data.durable_files import write_durably
+from data.durable_files import disk_errors_explained, write_durably
 from train.task import Validation
+
+RESUME = " and continue with resume=auto"
+SCALAR_BYTES = 64
+"""About what one figure takes in a TensorBoard file."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,8 @@ class MetricsFile:
         if path.exists():
             kept = [line for line in path.read_bytes().splitlines() if _is_until(line, last_step)]
             write_durably(path, b"".join(line + b"\n" for line in kept))
-        self.file = path.open("ab")
+        self.path = path
+        self.file = path.open("ab", buffering=0)
 
     def train(self, record: TrainRecord) -> None:
         self._write({"kind": "train", **asdict(record)})
@@ -118,14 +127,16 @@ class MetricsFile:
         self._write({"kind": "validation", "step": step, "scalars": result.scalars})
 
     def flush(self) -> None:
-        os.fsync(self.file.fileno())
+        with disk_errors_explained(self.path, 0, RESUME):
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         self.file.close()
 
     def _write(self, record: dict[str, Any]) -> None:
-        self.file.write(json.dumps(_finite(record), allow_nan=False).encode() + b"\n")
-        self.file.flush()
+        line = json.dumps(_finite(record), allow_nan=False).encode() + b"\n"
+        with disk_errors_explained(self.path, len(line), RESUME):
+            self.file.write(line)
 
 
 class TensorBoardLog:
@@ -134,6 +145,8 @@ class TensorBoardLog:
     def __init__(self, folder: Path, last_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self.folder = folder
+        self.num_bytes = 0
         self.writer = SummaryWriter(str(folder), purge_step=last_step + 1)
 
     def train(self, record: TrainRecord) -> None:
@@ -147,20 +160,36 @@ class TensorBoardLog:
         }
         if record.grad_norm is not None:
             scalars["run/grad_norm"] = record.grad_norm
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, record.step)
+        self.num_bytes += SCALAR_BYTES * len(scalars)
+        with self._explained():
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, record.step)
 
     def validation(self, step: int, result: Validation) -> None:
-        for name, value in result.scalars.items():
-            self.writer.add_scalar(f"validation/{name}", value, step)
-        for name, image in result.images.items():
-            self.writer.add_image(name, image.detach().float().cpu().clamp(0, 1), step)
+        self.num_bytes += SCALAR_BYTES * len(result.scalars)
+        self.num_bytes += sum(image.numel() for image in result.images.values())
+        with self._explained():
+            for name, value in result.scalars.items():
+                self.writer.add_scalar(f"validation/{name}", value, step)
+            for name, image in result.images.items():
+                self.writer.add_image(name, image.detach().float().cpu().clamp(0, 1), step)
 
     def flush(self) -> None:
-        self.writer.flush()
+        with self._explained():
+            self.writer.flush()
+        self.num_bytes = 0
 
     def close(self) -> None:
-        self.writer.close()
+        with self._explained():
+            self.writer.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Looks for space itself: the thread that writes for TensorBoard would fail with a traceback, and later."""
+        with disk_errors_explained(self.folder, self.num_bytes, RESUME):
+            if shutil.disk_usage(self.folder).free < self.num_bytes:
+                raise OSError(errno.ENOSPC, "no space left for TensorBoard")
+            yield
 
 
 class SamplePictures:
@@ -176,8 +205,9 @@ class SamplePictures:
     def validation(self, step: int, result: Validation) -> None:
         for name, image in result.images.items():
             pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-            picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-            picture.save(self.folder / f"step_{step:08d}_{name}.png")
+            content = io.BytesIO()
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(content, "png")
+            write_durably(self.folder / f"step_{step:08d}_{name}.png", content.getvalue())
 
     def flush(self) -> None:
         pass

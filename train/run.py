@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from configs.errors import EXIT_DONE, run_command
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Trains a model by a recipe. Everything a run writes goes to runs/<name>/: the resolved config.yaml,
 environment.json, metrics.jsonl, TensorBoard logs, sample pictures, checkpoints and, at the end, weights.
-An existing run is continued with resume=auto. SIGTERM, SIGUSR1 and Ctrl-C stop it with a checkpoint.
+An existing run is continued with resume=auto. SIGTERM, SIGUSR1 and Ctrl-C stop it with a checkpoint. Where
+nothing moves for loop.hang_minutes the run ends (exit code 1) and names the rank that hangs, and its step.
 
 exit codes: 0 done; 2 something to fix, told in one message; 75 stopped early, start again with resume=auto.
 """
@@ -44,12 +46,19 @@ def run(config: RunConfig) -> int:
     from train.engine import StepRule, set_threads
     from train.engine_choice import create_engine
     from train.loop import Outcome, train_loop
+    from train.memory_advice import out_of_memory_explained
     from train.ranks import joined_ranks
     from train.run_folder import RunFolder
     from train.stopping import EXIT_REQUEUE, StopRequest
 
     set_threads(config.engine.threads)
-    with StopRequest(config.loop.max_minutes) as stop, joined_ranks(config.engine.device) as ranks:
+    with (
+        StopRequest(config.loop.max_minutes) as stop,
+        joined_ranks(config.engine.device, _longest_wait(config)) as ranks,
+        out_of_memory_explained(config, ranks),
+    ):
+        if ranks.restarts:  # by torchrun, which repeats the command as it was
+            config = config.model_copy(update={"resume": "auto"})
         folder = RunFolder(config)
         for change in ranks.on_first(folder.check):
             if ranks.is_first:
@@ -59,6 +68,9 @@ def run(config: RunConfig) -> int:
         engine = create_engine(task.build(), config.optimizer, config.engine, rule, ranks)
         with folder.held_by(ranks):
             outcome = train_loop(task, config, engine, folder, stop)
+        ranks.gather(
+            None
+        )  # a scheduler takes the first end for the end of all, and rank 0 exports alone
     if outcome is Outcome.DONE:
         return EXIT_DONE
     reason = "the time budget is used up"
@@ -67,6 +79,12 @@ def run(config: RunConfig) -> int:
     if ranks.is_first:
         print(f"stopped with a checkpoint, since {reason}; continue with resume=auto")
     return EXIT_REQUEUE
+
+
+def _longest_wait(config: RunConfig) -> timedelta | None:
+    """For another rank in one collective call: so long that `train.hang_watch` speaks first."""
+    minutes = config.loop.hang_minutes
+    return None if minutes is None else timedelta(minutes=2 * minutes + 5)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from configs.errors import UserError
 from configs.loader import dump_config
 from configs.yaml_tree import parse_yaml
-from data.durable_files import write_durably
+from data.durable_files import disk_errors_explained, write_durably
 from train.config import RunConfig
 from train.ranks import Ranks
 
@@ -71,13 +71,13 @@ class RunFolder:
                 f"{config_file} can't be read; restore it from a copy, or start a new run with"
                 " another name=..."
             )
-        saved, current = _flatten(parsed.value), _flatten(self.config.model_dump(mode="json"))
+        saved, current = flatten(parsed.value), flatten(self.config.model_dump(mode="json"))
         changes = {
             key: f"{key}: {_shown(saved, key)} -> {_shown(current, key)}"
             for key in [*current, *(key for key in saved if key not in current)]
             if saved.get(key, MISSING) != current.get(key, MISSING)
         }
-        refused = [text for key, text in changes.items() if not _may_change(self.config, key)]
+        refused = [text for key, text in changes.items() if not may_change(self.config, key)]
         if refused:
             raise UserError(
                 f"{self.path} was started with another recipe, and these keys alter what is learned:"
@@ -114,9 +114,11 @@ class RunFolder:
                     f"{self.path} is in use by another training process ({lock.read().strip()});"
                     " stop that one first, or start another name=..."
                 ) from error
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            lock.flush()
+            holder = f"process {os.getpid()} on {socket.gethostname()}\n"
+            with disk_errors_explained(self.path / LOCK, len(holder)):
+                lock.truncate(0)
+                lock.write(holder)
+                lock.flush()
             dump_config(self.config, self.path / CONFIG)
             self._note_environment()
             yield
@@ -185,12 +187,12 @@ def _processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key; lists count as leaves."""
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of a recipe by dotted key; lists count as leaves."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            leaves |= _flatten(value, f"{prefix}{key}.")
+            leaves |= flatten(value, f"{prefix}{key}.")
         else:
             leaves[prefix + key] = value
     return leaves
@@ -200,8 +202,8 @@ def _shown(leaves: Mapping[str, Any], key: str) -> str:
     return json.dumps(leaves[key]) if key in leaves else "(not set)"
 
 
-def _may_change(config: BaseModel, key: str) -> bool:
-    """Whether a class on the way to the dotted key lists it, or what it lies in, as free to change."""
+def may_change(config: BaseModel, key: str) -> bool:
+    """Whether a resumed run may set a dotted key anew: a class on the way lists it, or what it lies in."""
     owner: Any = config
     for name in key.split("."):
         if name in getattr(type(owner), "may_change", ()):

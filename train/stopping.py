@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -11,6 +13,10 @@ EXIT_REQUEUE = 75
 """The exit code that means "not finished: start me again" (EX_TEMPFAIL)."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Interrupted(BaseException):
+    """A signal came where the work at hand may be broken off. Nothing but its asker may catch it."""
 
 
 class StopRequest:
@@ -23,6 +29,18 @@ class StopRequest:
         self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self.caught: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
+        self._interrupts = False
+
+    @contextmanager
+    def interrupting(self, wanted: bool = True) -> Iterator[None]:
+        """Where `wanted`, a signal that comes within, or came before, raises `Interrupted` here."""
+        try:
+            self._interrupts = wanted
+            if wanted and self.signalled:
+                raise Interrupted
+            yield
+        finally:
+            self._interrupts = False
 
     @property
     def signalled(self) -> bool:
@@ -47,6 +65,8 @@ class StopRequest:
     def _catch(self, number: int, frame: FrameType | None) -> None:
         self.caught = signal.Signals(number)
         self._restore()
+        if self._interrupts:
+            raise Interrupted
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -32,11 +32,15 @@ class Batches(Protocol):
     depend on the run's seed and its place in the stream alone, so that a stream opened with `start=n`
     gives what another gives after n items.
 
-    damaged: the samples that could not be read so far, of any type.
+    damaged: the samples that this rank could not read so far, of any type that can be hashed.
     """
 
     @property
     def damaged(self) -> Sequence[Any]: ...
+
+    def check_damage(self, damaged: Collection[Any]) -> None:
+        """Raises UserError where these, of all ranks together, are more than the run may do without."""
+        ...
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]: ...
 
@@ -51,9 +55,11 @@ class Task(Protocol):
       the engine, which would shard and save them.
     - `losses` and `validate` get `model` as the engine wraps it: call it (`model(x)`) or read its attributes,
       but do not test its class. `export` gets the bare module of `build`.
-    - Randomness comes from `generator` (a CPU generator seeded by run seed, step, part of the batch and
-      rank) or, where the result must not depend on the number of ranks, from the loader's samples. Layers
-      that take no generator (dropout) draw from torch's global one, which the loop seeds in the same way.
+    - Randomness comes from the loader's samples or, through `train.randomness.SampleDraws`, from `generator`
+      (a CPU generator seeded by run seed, step and part of the batch, the same on every rank), so that the
+      gradient does not depend on the number of ranks. Nor may a mean over the batch: it has to be the mean over
+      samples of what each gives alone. Layers that take no generator (dropout) draw from torch's global one,
+      which the loop seeds for each rank.
     - Under `engine.precision=bf16` `losses` and `validate` run inside autocast; turn it off around what
       needs full precision.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import warnings
@@ -55,6 +56,21 @@ def open_picture(path: Path | str, *, upright: bool = True) -> Image.Image:
             raise UserError(_too_large(path, f"{height}x{width}"))
         picture.load()
         return ImageOps.exif_transpose(picture) if upright else picture.copy()
+
+
+def decode_picture(content: bytes, source: str) -> Float[Tensor, "3 h w"]:
+    """RGB in [0, 1] of an image file's bytes; `source` names them in errors, which are those of `read_image`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content)) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise UserError(_too_large(source, f"{picture.height}x{picture.width}"))
+                return to_rgb(picture, WHITE, source)
+    except Image.DecompressionBombError as error:
+        raise UserError(_too_large(source, "enormous")) from error
+    except DECODING_ERRORS as error:
+        raise UserError(f"{source}: not an image, or damaged ({error})") from error
 
 
 def to_rgb(picture: Image.Image, background: Color, source: str) -> Float[Tensor, "3 h w"]:
@@ -178,9 +194,9 @@ def _is_heic(path: Path) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] in {b"heic", b"heix", b"mif1", b"msf1", b"hevc"}
 
 
-def _too_large(path: Path, size: str) -> str:
+def _too_large(source: Path | str, size: str) -> str:
     return (
-        f"{path}: the image is {size}, more than {MAX_PIXELS // 1_000_000} million pixels;"
+        f"{source}: the image is {size}, more than {MAX_PIXELS // 1_000_000} million pixels;"
         " make it smaller first"
     )
 

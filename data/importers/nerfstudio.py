@@ -81,8 +81,7 @@ def read_nerfstudio(
     from the whole file. Raises UserError for everything that is wrong with the file or its images.
     """
     path = _find_file(Path(path))
-    content, entries, camera_to_world = _read_transforms(path)
-    world_to_camera = _checked(camera_to_world @ OPENGL_TO_OPENCV, str(path)).world_to_camera
+    content, entries, world_to_camera = _read_cameras(path)
     ours = _our_content(content, len(entries), path)
     chosen = spread(len(entries), max_frames, str(path))
     images = [
@@ -109,6 +108,20 @@ def read_nerfstudio(
         depth=depth,
         scale=ours["scale"],
     )
+
+
+def read_posed_images(path: Path | str) -> list[PosedImage]:
+    """The images that a `transforms.json` (or the folder that holds one) names, with their cameras, in its order.
+
+    They are opened only for their size, and only where the file does not state it; so they may be missing.
+    Raises UserError for everything that is wrong with the file.
+    """
+    path = _find_file(Path(path))
+    content, entries, world_to_camera = _read_cameras(path)
+    return [
+        _posed_image(entry, content, world_to_camera[i], path.parent, f"{path}: frame {i}")
+        for i, entry in enumerate(entries)
+    ]
 
 
 def read_transforms_path(path: Path | str) -> RecordedPath:
@@ -206,6 +219,15 @@ def _read_transforms(
         raise UserError(f"{path}: expected a non-empty list under the key 'frames'")
     transforms = [_transform(entry, f"{path}: frame {i}") for i, entry in enumerate(entries)]
     return content, entries, torch.stack(transforms)
+
+
+def _read_cameras(
+    path: Path,
+) -> tuple[dict[str, Any], list[dict[str, Any]], Float[Tensor, "t 4 4"]]:
+    """The file's content, its frames, and their world-to-camera transforms in OpenCV axes."""
+    content, entries, camera_to_world = _read_transforms(path)
+    cameras = _checked(camera_to_world @ OPENGL_TO_OPENCV, str(path))
+    return content, entries, cameras.world_to_camera
 
 
 def _transform(entry: Any, where: str) -> Float[Tensor, "4 4"]:

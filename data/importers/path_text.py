@@ -7,6 +7,7 @@ Both have been read off the projects' own code and documents: the loaders of Rea
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from jaxtyping import Float
 from scipy.interpolate import UnivariateSpline
 from scipy.spatial.transform import Rotation
+from torch import Tensor
 
 from configs.errors import UserError
 from data.importers.recorded_path import RecordedPath
@@ -70,32 +72,51 @@ def read_realestate10k(path: Path) -> RecordedPath:
     hand, the rows are even in time. The unit of length is the dataset's own, a different one for each
     video: give a scale.
     """
-    lines = read_lines(path)
-    if lines and "://" in lines[0][1]:
-        lines = lines[1:]
-    rows = torch.tensor(
-        [_numbers(line, f"{path}, line {number}", REALESTATE10K_ROW) for number, line in lines],
-        dtype=torch.float64,
-    ).reshape(len(lines), REALESTATE10K_COLUMNS)
-    intrinsics = torch.eye(3, dtype=torch.float64).repeat(len(rows), 1, 1)
-    for row, (number, _), matrix in zip(rows, lines, intrinsics, strict=True):
-        if not bool((row[1:3] > 0).all()):
-            raise UserError(
-                f"{path}, line {number}: focal length is ({row[1]:g}, {row[2]:g}) image sizes, expected"
-                " both > 0"
-            )
-        if bool((row[1:3] > LARGEST_FOCAL_SHARE).any()):
-            raise UserError(
-                f"{path}, line {number}: focal length {row[1:3].max():g} seems to be in pixels; expected it"
-                " as a share of the image's width or height"
-            )
-        matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2] = row[1:5]
-    transforms = torch.eye(4, dtype=torch.float64).repeat(len(rows), 1, 1)
-    transforms[:, :3] = rows[:, 7:].reshape(-1, 3, 4)
+    rows, numbers = realestate10k_rows(read_lines(path), path)
+    intrinsics, transforms = realestate10k_cameras(
+        rows[:, 1:], lambda row: f"{path}, line {numbers[row]}"
+    )
     times = rows[:, 0]
     return RecordedPath.from_world_to_camera(
         str(path), transforms, intrinsics, None if len(times.unique()) == 1 else times
     )
+
+
+def realestate10k_rows(
+    lines: list[tuple[int, str]], path: Path
+) -> tuple[Float[Tensor, "row 19"], list[int]]:
+    """The numbers of a camera file's rows, float64, and the lines they stand in; an address before them is left out."""
+    if lines and "://" in lines[0][1]:
+        lines = lines[1:]
+    rows = [_numbers(line, f"{path}, line {number}", REALESTATE10K_ROW) for number, line in lines]
+    table = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), REALESTATE10K_COLUMNS)
+    return table, [number for number, _ in lines]
+
+
+def realestate10k_cameras(
+    rows: Float[Tensor, "row 18"], where: Callable[[int], str]
+) -> tuple[Float[Tensor, "row 3 3"], Float[Tensor, "row 4 4"]]:
+    """Intrinsics in shares of the image's size, and world-to-camera transforms, of rows without their timestamp.
+
+    `where` names a row in the UserError about a focal length that is none.
+    """
+    rows = rows.to(torch.float64)
+    for row, focal in enumerate(rows[:, :2]):
+        if not bool((focal > 0).all()):
+            raise UserError(
+                f"{where(row)}: focal length is ({focal[0]:g}, {focal[1]:g}) image sizes, expected both > 0"
+            )
+        if bool((focal > LARGEST_FOCAL_SHARE).any()):
+            raise UserError(
+                f"{where(row)}: focal length {focal.max():g} seems to be in pixels; expected it as a share of the"
+                " image's width or height"
+            )
+    intrinsics = torch.eye(3, dtype=torch.float64).repeat(len(rows), 1, 1)
+    intrinsics[:, 0, 0], intrinsics[:, 1, 1] = rows[:, 0], rows[:, 1]
+    intrinsics[:, 0, 2], intrinsics[:, 1, 2] = rows[:, 2], rows[:, 3]
+    transforms = torch.eye(4, dtype=torch.float64).repeat(len(rows), 1, 1)
+    transforms[:, :3] = rows[:, 6:].reshape(-1, 3, 4)
+    return intrinsics, transforms
 
 
 def read_viewcrafter(

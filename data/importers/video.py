@@ -51,7 +51,7 @@ def iterate_video(
                 num_packets += packet.size > 0
                 for frame in packet.decode():
                     if num_decoded % stride == 0:
-                        yield _to_tensor(frame)
+                        yield frame_to_tensor(frame)
                     num_decoded += 1
                     if max_frames is not None and num_decoded > (max_frames - 1) * stride:
                         return
@@ -139,7 +139,7 @@ def _encode(frames: Iterable[Float[Tensor, "3 h w"]], path: Path, fps: float | i
         container.mux(stream.encode(None))
 
 
-def _to_tensor(frame: av.VideoFrame) -> Float[Tensor, "3 h w"]:
+def frame_to_tensor(frame: av.VideoFrame) -> Float[Tensor, "3 h w"]:
     pixels = frame.reformat(format="rgb24", interpolation=_unbiased()).to_ndarray()
     image = torch.from_numpy(pixels).movedim(-1, 0).float() / 255
     # Phones store the sensor's pixels and a rotation in steps of 90 degrees, anticlockwise.

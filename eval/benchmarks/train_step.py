@@ -176,7 +176,7 @@ def _recipe(recipe: Path, folder: Path, threads: int, workers: int | None = None
             shards, recipe=procedural_recipe(FIRST_SEED, scene), expected=NUM_CLIPS
         )
         with writer:
-            write_procedural(writer, NUM_CLIPS, FIRST_SEED, scene)
+            write_procedural(writer, FIRST_SEED, scene)
     return config
 
 

@@ -31,7 +31,7 @@ def commanded_cameras(
     recorded = read_camera_path(path, num_views=num_frames)
     if (count := len(recorded.world_to_camera)) != num_frames:
         raise UserError(
-            f"{path} has {count} cameras, but there are {num_frames} frames; expected one camera a frame, in the"
+            f"{path} has {count} cameras for {num_frames} frames; expected one camera a frame, in the"
             " frames' order"
         )
     intrinsics, notes = _intrinsics(recorded, size, fov_deg, path)

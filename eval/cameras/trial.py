@@ -69,7 +69,7 @@ class CameraTrialConfig(TrialConfig):
     )
     large_size: tuple[int, int] = Field((128, 192), description="height and width of their frames")
     capture_long_side: int = Field(1000, gt=0, description="of a capture's frames [px], at most")
-    capture_views: int = Field(16, ge=5, description="of each capture, the first along its path")
+    capture_views: int = Field(28, ge=5, description="of each capture, the first along its path")
     camera: CameraErrorConfig = CameraErrorConfig()
     tsed: TsedConfig = TsedConfig()
     photometric: PhotometricConfig = PhotometricConfig()
@@ -188,6 +188,7 @@ class CameraTrial:
                 row |= self._against(clip, commanded, matches, placed, pixels)
                 lines.append(row)
             lines[0]["conventions"] = _conventions_named(clip, matches)
+            lines[0]["found_px"] = self._distance_of_found(clip, matches, placed)
         return Scored(lines, {"cpu": time.process_time() - started})
 
     def _against(
@@ -227,6 +228,14 @@ class CameraTrial:
                 "known": _known(clip.cameras, commanded, pixels.views),
             }
         return found
+
+    def _distance_of_found(self, clip: Clip, matches: FrameMatches, placed: CameraError) -> Any:
+        """The typical epipolar distance [px] of the cameras found, where all frames were placed."""
+        if placed.found is None or placed.registration_rate < 1:
+            return None
+        return tsed(clip.frames, placed.found, self.config.tsed, matches=matches).line()[
+            "typical_px"
+        ]
 
     def _load(self, item: Item) -> Clip:
         config = self.config

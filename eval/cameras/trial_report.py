@@ -28,7 +28,9 @@ frames, features and mappers.
 """
 CLIPS = """\
 Against the right cameras every number is the measurement's own error. R_err in degrees, T_err in spans (a path's
-largest distance from its first camera), both means over the frames after the first.
+largest distance from its first camera), both means over the frames after the first. Distance: the median epipolar
+distance [px] of neighbouring frames' matches under the right cameras and under those found. Where a capture's matches
+lie nearer under those found, its own cameras are no better a truth than they are.
 """
 RECOVERED = "The known error, the one found, and how far that is off. An asterisk: by more than 5%."
 TSED = "Percent of neighbouring frames that agree with the commanded cameras; below, the median distance [px]."
@@ -73,6 +75,7 @@ def _clips(rows: Sequence[dict[str, Any]]) -> str:
         "reprojection",
         "TSED",
         "distance",
+        "of found",
     )
     cells = [
         (
@@ -84,7 +87,8 @@ def _clips(rows: Sequence[dict[str, Any]]) -> str:
             str(row["camera"]["points"]),
             _number(row["camera"]["reprojection_error_px"], 2),
             _number(row["tsed"]["percent"], 0),
-            _number(row["tsed"]["typical_px"], 2),
+            _number(row["tsed"]["typical_px"], 3),
+            _number(row["found_px"], 3),
         )
         for row in rows
     ]

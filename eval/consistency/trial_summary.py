@@ -66,6 +66,7 @@ def _ladders(tried: Sequence[Row], clean: dict[str, Row]) -> list[Row]:
                 "source": source,
                 "kind": kind,
                 "family": steps[0]["family"],
+                "input_judged": clean[source]["input_psnr"] is not None,
                 "levels": levels,
                 "psnr": scores,
                 "rho": round(-float(spearmanr(levels, scores).statistic), 4),
@@ -134,14 +135,20 @@ def _ranking(rows: Sequence[Row]) -> list[Row]:
 def _claims(found: dict[str, Any]) -> list[Row]:
     """What the score is said to do, what was found, and whether it holds; None where nothing was measured."""
     inconsistent = [row for row in found["ladders"] if row["family"] == "inconsistent"]
-    disagreeing = [row for row in found["ladders"] if row["family"] == "input"]
+    by_input = [row for row in found["ladders"] if row["family"] == "input"]
+    disagreeing = [row for row in by_input if row["input_judged"]]
+    unseen = dict.fromkeys(row["source"] for row in by_input if not row["input_judged"])
     plain = [row for row in found["consistent"] if row["kind"] != "recoloured"]
     recoloured = [row for row in found["consistent"] if row["gain_change"] is not None]
     return [
         _rho_claim("falls as views lose consistency", inconsistent),
         _pooled_claim("falls alike in all scenes and ways", inconsistent),
         _steps_claim("falls at every step", inconsistent),
-        _rho_claim("falls as the input view disagrees with the rest", disagreeing),
+        _rho_claim(
+            "falls as the input view disagrees with the rest, where these show enough of it to judge it",
+            disagreeing,
+            left_out=f"; not judged in {', '.join(unseen)}" if unseen else "",
+        ),
         _same_claim("does not fall for a rescaled or mirrored scene", plain, "psnr_change"),
         _same_claim(
             "gain does not fall for a recoloured scene", recoloured, "gain_change", tolerance=2.0
@@ -150,7 +157,7 @@ def _claims(found: dict[str, Any]) -> list[Row]:
     ]
 
 
-def _rho_claim(claim: str, ladders: Sequence[Row]) -> Row:
+def _rho_claim(claim: str, ladders: Sequence[Row], left_out: str = "") -> Row:
     words = f"{claim}: Spearman correlation with the level, mean at least {LEAST_RHO}"
     if not ladders:
         return unmeasured(words)
@@ -158,7 +165,7 @@ def _rho_claim(claim: str, ladders: Sequence[Row]) -> Row:
     mean = sum(values) / len(values)
     least = min(ladders, key=lambda row: row["rho"])
     told = f"{mean:.3f} over {len(values)}, least {least['rho']:.3f} ({_name(least)})"
-    return verdict(words, told, mean >= LEAST_RHO)
+    return verdict(words, told + left_out, mean >= LEAST_RHO)
 
 
 def _pooled_claim(claim: str, ladders: Sequence[Row]) -> Row:

@@ -237,7 +237,7 @@ class Ablation:
         }
 
     def _task(self, run: TrainingRun) -> VideoTask:
-        return VideoTask(run.config, run.seed)
+        return VideoTask.open(run.config, run.seed)
 
     def _device(self) -> torch.device:
         wanted, there = self.config.device, torch.cuda.is_available()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,13 @@ class CogVideoXAutoencoder(nn.Module):
             ) from error
         return cls(vae).eval()
 
+    @classmethod
+    def outline(cls, folder: str | Path) -> CogVideoXAutoencoder:
+        """The autoencoder as `folder`'s settings describe it, on the meta device; no weights are read."""
+        found = _diffusers_class()
+        with torch.device("meta"):
+            return cls(found.from_config(found.load_config(folder))).eval()
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes diffusers' own format."""
         self.vae.save_pretrained(folder)
@@ -85,16 +93,16 @@ class CogVideoXAutoencoder(nn.Module):
         return (frames.transpose(1, 2) * 0.5 + 0.5).clamp(0, 1)
 
     def forward(
-        self, frames: Float[Tensor, "b t 3 h w"], generator: torch.Generator | None = None
+        self, frames: Float[Tensor, "b t 3 h w"], generators: Sequence[torch.Generator] = ()
     ) -> tuple[Float[Tensor, "b t 3 h w"], Float[Tensor, ""]]:
         """Reconstruction, unclamped, and the latents' KL divergence from a unit normal per value.
 
-        With a (CPU) generator the latents are sampled, without one they are the mean.
+        generators: on the CPU, one a sample: the latents are sampled; without them they are the mean.
         """
         posterior = self._posterior(frames)
         latents = posterior.mean
-        if generator is not None:
-            noise = torch.randn(latents.shape, generator=generator)
+        if generators:
+            noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators])
             latents = latents + posterior.std * noise.to(latents)
         frames_out = self.vae.decode(latents).sample.transpose(1, 2) * 0.5 + 0.5
         return frames_out, posterior.kl().mean() / latents[0].numel()

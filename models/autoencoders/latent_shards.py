@@ -16,9 +16,11 @@ from torch import Tensor
 from configs.errors import UserError
 from data.clip_windows import WindowConfig, window_scale
 from data.shard_index import ShardIndex
+from data.shard_parts import Existing
 from data.shard_samples import ShardClip
-from data.shard_writing import Existing, tensor_writer
+from data.shard_writing import tensor_writer
 from data.shards import open_clip
+from data.work_share import ALL_WORK, WorkShare
 from models.autoencoders.interface import VideoAutoencoder
 from models.pretrained import weights_digest
 
@@ -39,26 +41,29 @@ def write_latents(
     hop: int = 8,
     device: torch.device | None = None,
     existing: Existing = "refuse",
+    share: WorkShare = ALL_WORK,
     progress: Callable[[int], None] = lambda clips: None,
 ) -> int:
     """Adds latents (float16) to the clips of `index`; returns for how many that was left to do.
 
     weights: the autoencoder's folder, by whose content the latents are recognised later.
-    existing: as for `ShardWriter`; "resume" goes on where an earlier call stopped.
+    existing, share: as for `ShardWriter`; "resume" goes on where an earlier call stopped.
+    progress: called with the number of this process's clips that are done, then with those done since.
     """
     recipe = latents_recipe(weights, windows.num_frames) | {
         "windows": windows.model_dump(mode="json"),
         "hop": hop,
     }
-    with tensor_writer(index, LATENTS, recipe=recipe, existing=existing) as writer:
-        first = writer.num_done
-        progress(first)
-        for number in range(first, len(index)):
+    writer = tensor_writer(index, LATENTS, recipe=recipe, existing=existing, share=share)
+    with writer:
+        num_to_do = writer.num_to_do
+        progress(writer.num_own - writer.num_to_do)
+        for number in writer.numbers():
             writer.add_tensors(
                 clip_latents(open_clip(index, number), autoencoder, windows, hop, device)
             )
             progress(1)
-    return len(index) - first
+    return num_to_do
 
 
 @torch.no_grad()

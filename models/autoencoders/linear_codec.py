@@ -7,6 +7,7 @@ transform), so block edges agree.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -79,7 +80,7 @@ class LinearCodec(nn.Module):
         return torch.cat(parts, dim=1)
 
     def forward(
-        self, frames: Float[Tensor, "b t 3 h w"], generator: torch.Generator | None = None
+        self, frames: Float[Tensor, "b t 3 h w"], generators: Sequence[torch.Generator] = ()
     ) -> tuple[Float[Tensor, "b t 3 h w"], Float[Tensor, ""]]:
         """Reconstruction, unclamped, and a zero: there is no latent distribution to sample or to bound."""
         return self.decode_unclamped(self.encode(frames)), frames.new_zeros(())
@@ -99,6 +100,12 @@ class LinearCodec(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` and `model.safetensors`."""
         save_pretrained(self, self.config, Path(folder), KIND)
+
+    @classmethod
+    def outline(cls, folder: str | Path) -> LinearCodec:
+        """The codec as `folder`'s settings describe it, on the meta device; no weights are read."""
+        with torch.device("meta"):
+            return cls(read_config(Path(folder), LinearCodecConfig, KIND)).eval()
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> LinearCodec:

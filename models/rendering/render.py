@@ -4,6 +4,8 @@ backend      where it runs            what for
 gsplat       CUDA                     everything at scale
 cpu          any CPU, float32         the embedded default
 reference    anywhere, any dtype      the truth that the other two are tested against; slow
+
+Tensors that hold no values (fake ones, meta) are drawn by shape alone, for rehearsals without a GPU.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from data.cameras import Cameras
+from models.fake_tensors import has_values
 from models.gaussians import Gaussians
 from models.rendering.screen import ScreenTrace
 from models.rendering.settings import RenderSettings
@@ -68,7 +71,7 @@ def render(
     gaussians: one scene, or a batch whose `*batch` equals that of `cameras`.
     background: RGB behind everything; None is black.
     antialiased: scale opacities so that small splats keep their integral when dilated.
-    backend: "auto" is gsplat for CUDA tensors, the CPU rasteriser elsewhere.
+    backend: "auto" is gsplat for CUDA tensors, the CPU rasteriser elsewhere, shapes alone where there are no values.
     near, far: Gaussians whose centre's camera z lies outside are left out [scene units].
     eps2d: added to the 2-D covariances' diagonal [px^2].
     trace: gets what becomes of each Gaussian on the screen; for one scene, not a batch.
@@ -80,7 +83,12 @@ def render(
         f"Gaussians of batch {tuple(batch)}, cameras of {tuple(cameras.world_to_camera.shape[:-3])}"
     )
     settings = RenderSettings(antialiased=antialiased, near=near, far=far, eps2d=eps2d)
-    rasterise = find_rasteriser(backend, gaussians.means.device)
+    if backend == "auto" and not has_values(gaussians.means):
+        from models.rendering import by_shape
+
+        rasterise: Rasteriser = by_shape.rasterise
+    else:
+        rasterise = find_rasteriser(backend, gaussians.means.device)
     size = math.prod(batch)
     if trace is not None:
         assert not batch, "a trace is of one scene"

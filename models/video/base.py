@@ -229,10 +229,31 @@ def load_base(folder: str | Path, dtype: torch.dtype = torch.float32) -> VideoBa
     Raises UserError where it is missing, damaged, or not an image-to-video CogVideoX of the first generation.
     """
     mend_torchvision()
-    from diffusers import CogVideoXDDIMScheduler
+    folder = Path(folder)
+    return _with_scheduler(_load_transformer(folder / TRANSFORMER_FOLDER, dtype), folder)
+
+
+def outline_base(folder: str | Path, dtype: torch.dtype = torch.float32) -> VideoBase:
+    """The base as its settings describe it, on the meta device: the files of its weights are not read.
+
+    Raises UserError as `load_base` does.
+    """
+    mend_torchvision()
+    from diffusers import CogVideoXTransformer3DModel
 
     folder = Path(folder)
-    transformer = _load_transformer(folder / TRANSFORMER_FOLDER, dtype)
+    settings = _read_settings(folder / TRANSFORMER_FOLDER)
+    with torch.device("meta"):
+        transformer = CogVideoXTransformer3DModel.from_config(settings).eval()
+    # diffusers' own `to` warns of layers that must stay in float32, and names none.
+    nn.Module.to(transformer, dtype)
+    install_fast_attention(transformer)
+    return _with_scheduler(transformer, folder)
+
+
+def _with_scheduler(transformer: CogVideoXTransformer3DModel, folder: Path) -> VideoBase:
+    from diffusers import CogVideoXDDIMScheduler
+
     try:
         scheduler = CogVideoXDDIMScheduler.from_pretrained(folder / SCHEDULER_FOLDER)
     except (OSError, ValueError) as error:
@@ -249,7 +270,8 @@ def load_base(folder: str | Path, dtype: torch.dtype = torch.float32) -> VideoBa
     return VideoBase(transformer, scheduler, layout, content.latent_probes)
 
 
-def _load_transformer(folder: Path, dtype: torch.dtype) -> CogVideoXTransformer3DModel:
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """A transformer's configuration, which must be that of a kind that is supported."""
     from diffusers import CogVideoXTransformer3DModel
 
     if not (folder / "config.json").is_file():
@@ -259,7 +281,19 @@ def _load_transformer(folder: Path, dtype: torch.dtype) -> CogVideoXTransformer3
         )
     try:
         settings = CogVideoXTransformer3DModel.load_config(folder)
-        _check_kind(settings, folder)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} is not a loadable CogVideoX transformer: {_first_line(error)}"
+        ) from error
+    _check_kind(settings, folder)
+    return settings
+
+
+def _load_transformer(folder: Path, dtype: torch.dtype) -> CogVideoXTransformer3DModel:
+    from diffusers import CogVideoXTransformer3DModel
+
+    _read_settings(folder)
+    try:
         transformer, report = CogVideoXTransformer3DModel.from_pretrained(
             folder, torch_dtype=dtype, output_loading_info=True
         )

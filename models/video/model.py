@@ -110,6 +110,15 @@ class VideoModel(nn.Module):
             self._rotary_key = key
         return self._rotary
 
+    @property
+    def checkpointed_blocks(self) -> list[nn.Module]:
+        """The blocks of base and branches, where training computes them again in the backward pass."""
+        if not self.base.transformer.gradient_checkpointing:
+            return []
+        control = None if self.branches is None else self.branches.control
+        blocks = list(self.base.transformer.transformer_blocks)
+        return blocks if control is None else [*blocks, *control.blocks]
+
     def train(self, mode: bool = True) -> VideoModel:
         super().train(mode)
         self.base.transformer.train(mode)

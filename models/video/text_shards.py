@@ -17,9 +17,11 @@ from torch import Tensor
 
 from configs.errors import UserError
 from data.shard_index import ShardIndex, index_file
+from data.shard_parts import Existing
 from data.shard_samples import ShardClip
-from data.shard_writing import Existing, batches_within_shards, tensor_writer
+from data.shard_writing import tensor_writer
 from data.shards import open_clip, read_tensors
+from data.work_share import ALL_WORK, WorkShare
 from models.pretrained import weights_digest
 from models.video.text_encoder import ENCODER_FOLDER, NUM_TOKENS, TextEncoder
 
@@ -65,13 +67,15 @@ def write_text(
     use_captions: bool = True,
     batch_size: int = 8,
     existing: Existing = "refuse",
+    share: WorkShare = ALL_WORK,
     progress: Callable[[int], None] = lambda clips: None,
 ) -> TextAccount:
     """Adds embeddings (float16) to the clips of `index`; the account is of what was left to do.
 
     weights: the encoder's folder, by whose content the embeddings are recognised later.
     use_captions: False gives every clip the empty prompt.
-    existing: as for `ShardWriter`; "resume" goes on where an earlier call stopped.
+    existing, share: as for `ShardWriter`; "resume" goes on where an earlier call stopped.
+    progress: called with the number of this process's clips that are done, then with those done since.
     """
     recipe = {
         "encoder": weights_digest(weights / ENCODER_FOLDER),
@@ -79,10 +83,9 @@ def write_text(
         "captions": use_captions,
     }
     account = TextAccount()
-    with tensor_writer(index, name, recipe=recipe, existing=existing) as writer:
-        first = writer.num_done
-        progress(first)
-        for numbers in batches_within_shards(first, len(index), writer.clips_per_shard, batch_size):
+    with tensor_writer(index, name, recipe=recipe, existing=existing, share=share) as writer:
+        progress(writer.num_own - writer.num_to_do)
+        for numbers in writer.batches(batch_size):
             captions = [
                 open_clip(index, number).caption.strip() if use_captions else ""
                 for number in numbers

@@ -13,6 +13,7 @@ from data.clips import Clip
 from data.paired_shards import PairedWriter
 from data.shard_index import ShardIndex
 from data.shards import read_clip, read_tensors, verify
+from data.work_share import WorkShare
 
 NUM = 5
 
@@ -33,7 +34,7 @@ def write(folder: Path, *, stop_after: int = 99, num: int = NUM, **options: obje
     )  # fmt: skip
     with writer:
         first = writer.num_done
-        for number in range(first, num):
+        for number in writer.numbers():
             if number >= stop_after:
                 raise KeyboardInterrupt
             writer.add(number, clip(number), {"x": torch.full((3,), float(number))})
@@ -78,7 +79,7 @@ def test_it_goes_on_to_the_same_bytes(whole, tmp_path: Path, stop_after: int) ->
 
 @pytest.mark.parametrize("ahead", ["shard", "latents"])
 @pytest.mark.parametrize("ends", [False, True])
-def test_a_set_that_is_ahead_of_the_other_is_kept(
+def test_what_one_set_lacks_is_made_again_for_both(
     whole, tmp_path: Path, ahead: str, ends: bool
 ) -> None:
     """As after a kill between the shards of the two sets, or between their last steps."""
@@ -96,7 +97,17 @@ def test_a_set_that_is_ahead_of_the_other_is_kept(
     for path in [*behind.glob(f"{other}-*"), *(behind / name for name in names[other])]:
         if path.exists():
             path.rename(folder / path.name)
-    write(folder, existing="resume")
+    assert write(folder, existing="resume") == (4 if ends else 2)
+    assert contents(folder) == whole
+
+
+def test_two_processes_give_the_bytes_of_one(whole, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    write(folder, share=WorkShare(1, 2))
+    with pytest.raises(UserError, match="unfinished"):
+        ShardIndex.load(folder)
+    assert not (folder / "latents.index.json").exists()
+    write(folder, share=WorkShare(0, 2))
     assert contents(folder) == whole
 
 

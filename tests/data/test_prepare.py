@@ -83,7 +83,7 @@ def test_interrupted_procedural_shards_are_gone_on_with(tmp_path, monkeypatch, c
     monkeypatch.setattr(procedural_shards, "make_clip", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare.main(procedural(stopped, 5, *size))
-    assert names(stopped) == ["shard-000000.tar", "unfinished.json"]
+    assert names(stopped) == ["shard-000000.json", "shard-000000.tar", "unfinished.json"]
     assert "unfinished" in fails(["--check", str(stopped)], capsys)
     made = []
     monkeypatch.setattr(
@@ -96,6 +96,21 @@ def test_interrupted_procedural_shards_are_gone_on_with(tmp_path, monkeypatch, c
     assert ShardIndex.load(stopped).content == ShardIndex.load(whole).content
     prepare.main(procedural(stopped, 5, *size, "--resume"))
     assert made == [2, 3, 4]
+
+
+def test_procedural_clips_by_two_processes(tmp_path, capsys):
+    size = ["--clips-per-shard", "2", "--workers", "1"]
+    prepare.main(procedural(tmp_path / "whole", 5, *size))
+    for rank in ("1", "0"):
+        assert not (tmp_path / "two" / "index.json").exists()
+        prepare.main(procedural(tmp_path / "two", 5, *size, "--rank", rank, "--world-size", "2"))
+    first, second = (ShardIndex.load(tmp_path / name) for name in ("whole", "two"))
+    assert first.content == second.content and names(second.folder) == names(first.folder)
+    prepare.main(procedural(tmp_path / "two", 7, *size, "--rank", "1", "--world-size", "2"))
+    prepare.main(procedural(tmp_path / "two", 7, *size, "--rank", "0", "--world-size", "2"))
+    prepare.main(procedural(tmp_path / "seven", 7, *size))
+    grown, whole = (ShardIndex.load(tmp_path / name) for name in ("two", "seven"))
+    assert grown.content == whole.content, "a finished folder is added to"
 
 
 @pytest.mark.slow

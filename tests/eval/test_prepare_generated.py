@@ -85,6 +85,17 @@ def test_a_stopped_command_goes_on_to_the_same_bytes(make, tmp_path, monkeypatch
         make("stopped", "--resume", "--seed", "1", clips=5)
 
 
+def test_two_processes_give_the_bytes_of_one(make, tmp_path, capsys) -> None:
+    whole = contents(make("whole", clips=3))
+    make("shared", "--rank", "1", "--world-size", "2", clips=3)
+    with pytest.raises(UserError, match="its shards are unfinished"):
+        ShardIndex.load(tmp_path / "shared")
+    capsys.readouterr()
+    make("shared", "--rank", "0", "--world-size", "2", clips=3)
+    assert "3 of 32x48" in capsys.readouterr().out
+    assert contents(tmp_path / "shared") == whole
+
+
 def test_photographs_take_turns_and_named_paths_differ_in_size_and_way(make, tmp_path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

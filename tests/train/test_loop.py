@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 import toy_task
-from conftest import ToyRun
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
+from toy_run import ToyRun
 
 from configs.errors import UserError
 from train.randomness import seed_step
@@ -140,6 +140,26 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_the_requeue_code(
     assert len(run.checkpoint_names()) >= 1
 
 
+def test_a_signal_breaks_off_a_validation_that_the_next_start_makes(
+    toy: NewToy, finished_toy: ToyRun
+) -> None:
+    run = toy("validating")
+    process = run.spawn("task.validation.seconds=60")
+    deadline = time.monotonic() + 60
+    while not (run.folder / "metrics.jsonl").exists():
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.3)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(30)
+    assert process.exitcode == 75
+    assert run.checkpoint_names() == ["step_00000000"] and run.records("validation") == []
+    assert run.start("resume=auto") == 0
+    assert run.records() == finished_toy.records()
+    assert run.records("validation") == finished_toy.records("validation")
+
+
 def test_the_time_budget_ends_the_run_with_checkpoint_and_weights(toy: NewToy) -> None:
     run = toy("short")
     assert run.start("loop.max_minutes=1e-9") == 75
@@ -155,7 +175,7 @@ def test_a_bad_step_is_left_out_and_changes_nothing(
     run = toy(kind)
     # Step 23 (batches 44, 45) comes after enough history to know a spike; one bad half spoils it.
     assert run.start(f"task.{kind}_batches=[45]", "loop.save_every=1", "loop.ema_decay=null") == 0
-    assert "left out step 23 on rank 0" in capsys.readouterr().out
+    assert "left out step 23, for rank 0: loss" in capsys.readouterr().out
     before, after = run.checkpoint(22), run.checkpoint(23)
     assert_same_tensors(before, after)
     assert run.records()[-1]["skipped"] == 1
@@ -168,7 +188,9 @@ def test_a_bad_step_is_left_out_and_changes_nothing(
 
 def test_bad_steps_in_a_row_end_the_run_and_leave_the_batch_behind(toy: NewToy) -> None:
     run = toy("bad")
-    with pytest.raises(UserError, match=r"3 steps in a row were left out, the last being step 10 "):
+    with pytest.raises(
+        UserError, match=r"3 steps in a row were left out, the last being step 10, for rank 0: "
+    ):
         run.start("task.nan_batches=[15, 17, 18]", "guard.max_bad_steps=3")
     dumped = load_file(run.folder / "bad_step_00000010" / "rank_0.safetensors")
     expected = toy_task.toy_batch(0, 18, 8)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ToyRun
+from toy_run import ToyRun
 
 from configs.errors import run_command
 from train.run import main

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import ToyRun
+from toy_run import ToyRun
 
 from configs.errors import UserError
 from train.ranks import Ranks

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from train.stopping import StopRequest
+from train.stopping import Interrupted, StopRequest
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -16,6 +16,17 @@ def test_a_signal_is_noted_and_the_next_one_acts_at_once() -> None:
         assert stop.caught == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_breaks_off_only_what_may_be_broken_off() -> None:
+    with StopRequest() as stop:
+        with stop.interrupting(False):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.caught == signal.SIGTERM
+        with pytest.raises(Interrupted), stop.interrupting():
+            pytest.fail("a signal had come before")
+    with StopRequest() as stop, pytest.raises(Interrupted), stop.interrupting():
+        os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def test_the_handlers_of_before_come_back() -> None:

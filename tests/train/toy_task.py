@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -18,9 +21,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from configs.errors import run_command
+from configs.errors import UserError, run_command
 from configs.loader import Config, load_config
+from data.loader import POSITION
 from train.config import RunConfig
+from train.randomness import SampleDraws
 from train.task import Validation
 
 FEATURES = 6
@@ -28,10 +33,47 @@ FEATURES = 6
 
 class ToyValidation(Config):
     num_samples: int = 4
+    seconds: float = 0.0
+
+
+class ToyFault(Config):
+    """What goes wrong on one rank at some batches.
+
+    spike: the loss is `factor` times what it should be. hang: nothing comes any more. freeze: not even threads
+    go on. die: SIGKILL, unless `marker` exists, which is made. memory: more is asked for than there is.
+    full: the disk of `marker` fills up but for `left` bytes.
+    """
+
+    kind: Literal["none", "nan", "spike", "hang", "freeze", "die", "memory", "full"] = "none"
+    rank: int = 0
+    batches: tuple[int, ...] = ()
+    factor: float = 12.0
+    marker: Path | None = None
+    left: int = 0
+
+    def strike(self, batch: dict[str, Tensor]) -> None:
+        if self.kind == "nan":
+            batch["x"].fill_(torch.nan)
+        elif self.kind == "spike":
+            batch["weight"].fill_(self.factor)
+        elif self.kind == "hang":
+            time.sleep(1e6)
+        elif self.kind == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif self.kind == "die" and self.marker is not None and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.kind == "memory":
+            torch.empty(2**48, dtype=torch.uint8)
+        elif self.kind == "full" and self.marker is not None:
+            free = shutil.disk_usage(self.marker.parent).free
+            self.marker.write_bytes(bytes(free - self.left))
 
 
 class ToyConfig(Config):
-    may_change: ClassVar = frozenset({"validation"})
+    may_change: ClassVar = frozenset(
+        {"validation", "fault", "trace", "signal_at_batch", "damaged", "max_damaged"}
+    )
 
     kind: Literal["toy"] = "toy"
     batch_size: int = 8
@@ -41,6 +83,12 @@ class ToyConfig(Config):
     nan_batches: tuple[int, ...] = ()
     spike_batches: tuple[int, ...] = ()
     signal_at_batch: int | None = None
+    fault: ToyFault = ToyFault()
+    damaged: tuple[tuple[int, ...], ...] = ()
+    """Samples that each rank can't read."""
+    max_damaged: int = 0
+    trace: Path | None = None
+    """A file to which each rank adds the batches that it takes, and the samples of each."""
     validation: ToyValidation = ToyValidation()
 
     def create(self, seed: int) -> ToyTask:
@@ -93,11 +141,13 @@ class ToyTask:
     def losses(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
-        noise = self.config.noise * torch.randn(batch["y"].shape, generator=generator)
+        draws = SampleDraws(generator, batch, self.config.batch_size)
+        noise = self.config.noise * draws.normal("noise", ())
         fit = (model(batch["x"]).values - batch["y"] - noise.to(batch["y"])).square().mean()
         return {"loss": fit * batch["weight"].mean(), "fit": fit}
 
     def validate(self, model: nn.Module) -> Validation:
+        time.sleep(self.config.validation.seconds)
         device = model.target_scale.device
         batch = {name: value.to(device) for name, value in toy_batch(self.seed, -1, 64).items()}
         error = (model(batch["x"]).values - batch["y"]).square().mean()
@@ -113,11 +163,14 @@ class ToyBatches:
     ) -> None:
         self.config, self.seed, self.position = config, seed, start
         self.rank, self.world_size = rank, world_size
+        self.damaged = list(config.damaged[rank]) if config.damaged else []
 
-        self.damaged: list[str] = []
+    def check_damage(self, damaged: Collection[int]) -> None:
+        if len(damaged) > self.config.max_damaged:
+            raise UserError(f"{len(damaged)} samples are damaged: {sorted(damaged)}")
 
     def close(self) -> None:
-        self.damaged.append("closed")
+        pass
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         while True:
@@ -129,14 +182,23 @@ class ToyBatches:
             if self.position == self.config.signal_at_batch:
                 os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(self.config.seconds_per_batch)
+            batch = {name: value[self.rank :: self.world_size] for name, value in batch.items()}
+            fault = self.config.fault
+            if self.rank == fault.rank and self.position in fault.batches:
+                fault.strike(batch)
+            if self.config.trace is not None:
+                samples = range(self.config.batch_size)[self.rank :: self.world_size]
+                with self.config.trace.open("a") as file:
+                    file.write(json.dumps([self.position, list(samples)]) + "\n")
             self.position += 1
-            yield {name: value[self.rank :: self.world_size] for name, value in batch.items()}
+            yield batch
 
 
 def toy_batch(seed: int, position: int, size: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1000 * seed + position + 1)
     x = torch.randn(size, FEATURES, generator=generator)
-    return {"x": x, "y": torch.sin(x.sum(dim=1)), "weight": torch.ones(size)}
+    places = position * size + torch.arange(size)
+    return {"x": x, "y": torch.sin(x.sum(dim=1)), "weight": torch.ones(size), POSITION: places}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -146,14 +208,33 @@ def main(argv: list[str] | None = None) -> int:
     return run(load_config(recipe, overrides, ToyRecipe))
 
 
-def run_as_process(argv: list[str], log: str, variables: dict[str, str]) -> None:
-    """The body of a child process: the command, with its output in a file."""
+def join_namespaces(process: int) -> None:
+    """Moves this process, which has to be single-threaded, to where another sees users, networks and mounts."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    theirs, ours = Path(f"/proc/{process}/ns"), Path("/proc/self/ns")
+    handles = [
+        os.open(theirs / name, os.O_RDONLY)
+        for name in ("user", "net", "mnt")
+        if (theirs / name).readlink() != (ours / name).readlink()
+    ]
+    for handle in handles:
+        if libc.setns(handle, 0):
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(handle)
+
+
+def run_as_process(
+    command: Callable[[list[str] | None], int], argv: list[str], log: str, variables: dict[str, str]
+) -> None:
+    """The body of a child process: a command, with its output in a file."""
     os.environ.update(variables)
+    if "NAMESPACES_OF_PROCESS" in variables:
+        join_namespaces(int(variables["NAMESPACES_OF_PROCESS"]))
     with Path(log).open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
-    run_command(main, argv)
+    run_command(command, argv)
 
 
 if __name__ == "__main__":

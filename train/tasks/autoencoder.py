@@ -20,7 +20,9 @@ from models.autoencoders.cogvideox import CogVideoXAutoencoder, CogVideoXAutoenc
 from models.autoencoders.interface import num_latent_frames
 from models.autoencoders.linear_codec import LinearCodec, LinearCodecConfig
 from models.perceptual import PerceptualLoss
+from train.randomness import SampleDraws
 from train.task import Validation
+from train.tasks.frame_size import check_frame_sizes
 
 
 class LinearModel(LinearCodecConfig):
@@ -38,50 +40,84 @@ class CogVideoXModel(CogVideoXAutoencoderConfig):
 class AutoencoderLossConfig(Config):
     """Weights of the loss's parts; ours."""
 
+    may_change: ClassVar = frozenset({"perceptual_at_once"})
+
     mse: float = Field(1.0, ge=0)
     perceptual: float = Field(0.0, ge=0)
     perceptual_weights: Path | None = None
+    perceptual_at_once: int | None = Field(
+        None,
+        gt=0,
+        description="frames that go through its network together, to save memory: what they keep there is"
+        " computed again in the backward pass; null: all of them, and kept",
+    )
     kl: float = Field(0.0, ge=0, description="CogVideoX only: per latent value")
 
 
 class AutoencoderConfig(Config):
     """Everything that the autoencoder task needs beside the loop's own settings."""
 
-    may_change: ClassVar = frozenset({"num_workers"})
+    may_change: ClassVar = frozenset({"frame_size", "num_workers", "max_damaged_share"})
 
     kind: Literal["autoencoder"] = "autoencoder"
     model: Annotated[LinearModel | CogVideoXModel, Field(discriminator="kind")]
     data: list[Path] = Field(min_length=1)
     validation_data: Path
+    frame_size: tuple[int, int] | None = Field(
+        None,
+        description="height and width [px] that the shards' frames must have; `plan` needs it where there are"
+        " no shards yet",
+    )
     num_validation_clips: int = Field(32, gt=0)
     num_frames: int = Field(17, gt=0)
     batch_size: int = Field(8, gt=0)
     num_workers: int = Field(1, ge=0)
+    max_damaged_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="of the clips, those that may be unreadable before the run stops",
+    )
     fit_clips: int = Field(512, gt=0, description="clips for closed-form fits and statistics")
     loss: AutoencoderLossConfig = AutoencoderLossConfig()
 
     def create(self, seed: int) -> AutoencoderTask:
-        return AutoencoderTask(self, seed)
+        return AutoencoderTask.open(self, seed)
 
 
 class AutoencoderTask:
     """Implements `train.task.Task` for video autoencoders."""
 
-    def __init__(self, config: AutoencoderConfig, seed: int) -> None:
+    validation_frames: Tensor
+
+    def __init__(
+        self, config: AutoencoderConfig, seed: int, *, perceptual: PerceptualLoss | None = None
+    ) -> None:
+        """A task that builds its model and computes losses, and reads no shards; `open` gives a whole one."""
         num_latent_frames(config.num_frames)
-        self.config, self.seed = config, seed
-        self.indices = [ShardIndex.load(folder) for folder in config.data]
-        self.perceptual = (
-            PerceptualLoss(config.loss.perceptual_weights) if config.loss.perceptual else None
-        )
+        self.config, self.seed, self.perceptual = config, seed, perceptual
+        self.indices: list[ShardIndex] = []
+
+    @classmethod
+    def open(cls, config: AutoencoderConfig, seed: int) -> AutoencoderTask:
+        """The task with all that `config` names. Raises UserError where something is missing or unfit."""
+        weights, perceptual = config.loss, None
+        if weights.perceptual:
+            at_once = weights.perceptual_at_once
+            perceptual = PerceptualLoss(weights.perceptual_weights, at_once=at_once)
+        task = cls(config, seed, perceptual=perceptual)
+        task.indices = [ShardIndex.load(folder) for folder in config.data]
+        check_frame_sizes(task.indices, config.frame_size)
         validation = ShardIndex.load(config.validation_data)
-        self.validation_frames = self._first_clips(validation, config.num_validation_clips)
+        task.validation_frames = task._first_clips(validation, config.num_validation_clips)
+        return task
 
     def build(self) -> LinearCodec | CogVideoXAutoencoder:
-        """The linear codec fitted in closed form, or a new CogVideoX autoencoder."""
+        """The linear codec fitted in closed form (where there are shards), or a new CogVideoX autoencoder."""
         if isinstance(self.config.model, LinearModel):
             codec = LinearCodec(LinearCodecConfig(**self.config.model.model_dump(exclude={"kind"})))
-            codec.fit(self._first_clips(self.indices[0], self.config.fit_clips))
+            if self.indices:
+                codec.fit(self._first_clips(self.indices[0], self.config.fit_clips))
             return codec
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -97,6 +133,7 @@ class AutoencoderTask:
             rank=rank,
             world_size=world_size,
             start=start,
+            max_damaged_share=self.config.max_damaged_share,
         )
 
     def losses(
@@ -104,11 +141,13 @@ class AutoencoderTask:
     ) -> dict[str, Tensor]:
         """Named parts; "loss" is their weighted sum, "psnr" is for reading only."""
         weights, frames = self.config.loss, batch["frames"]
-        output, kl = model(frames, generator if weights.kl else None)
+        draws = SampleDraws(generator, batch, self.config.batch_size)
+        output, kl = model(frames, draws.generators("posterior") if weights.kl else ())
         parts = {"mse": F.mse_loss(output.float(), frames)}
         if weights.kl:
             parts["kl"] = kl
         if self.perceptual is not None:
+            self.perceptual.to(output.device)
             parts["perceptual"] = self.perceptual(output.float().clamp(0, 1), frames)
         total = sum(getattr(weights, name) * value for name, value in parts.items())
         with torch.no_grad():

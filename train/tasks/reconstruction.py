@@ -36,6 +36,7 @@ from models.precision import full_precision
 from models.rendering.render import render
 from train import losses
 from train.task import Validation
+from train.tasks.frame_size import check_frame_sizes
 from train.tasks.reconstruction_sample import (
     DEPTH_LIMIT,
     ReconstructionSample,
@@ -52,10 +53,18 @@ VALIDATION_UNSEEN_VIEWS = 8
 class LossConfig(Config):
     """Weights of the loss's parts. The paper publishes none."""
 
+    may_change: ClassVar = frozenset({"perceptual_at_once"})
+
     mse: float = Field(1.0, ge=0)
     perceptual: float = Field(0.0, ge=0)
     perceptual_weights: Path | None = Field(
         None, description="VGG-16 weights file; without it torchvision downloads them"
+    )
+    perceptual_at_once: int | None = Field(
+        None,
+        gt=0,
+        description="frames that go through its network together, to save memory: what they keep there is"
+        " computed again in the backward pass; null: all of them, and kept",
     )
     depth: float = Field(0.0, ge=0, description="L1 of the log ray distance, where depth is known")
     opacity: float = Field(0.0, ge=0, description="mean opacity")
@@ -66,7 +75,9 @@ class LossConfig(Config):
 class ReconstructionConfig(Config):
     """Everything that the reconstruction task needs beside the loop's own settings."""
 
-    may_change: ClassVar = frozenset({"num_workers", "export_dtype"})
+    may_change: ClassVar = frozenset(
+        {"frame_size", "num_workers", "max_damaged_share", "export_dtype"}
+    )
 
     kind: Literal["reconstruction"] = "reconstruction"
     model: LaLRMConfig = LaLRMConfig()
@@ -77,9 +88,20 @@ class ReconstructionConfig(Config):
     data: list[Path] = Field(description="shard folders to train on", min_length=1)
     data_weights: list[float] | None = Field(None, description="mixing weights of the folders")
     validation_data: Path = Field(description="shard folder to validate on")
+    frame_size: tuple[int, int] | None = Field(
+        None,
+        description="height and width [px] that the shards' frames must have; `plan` needs it where there are"
+        " no shards yet",
+    )
     num_validation_clips: int = Field(32, gt=0)
     batch_size: int = Field(8, gt=0, description="clips a step, over all ranks")
     num_workers: int = Field(1, ge=0, description="loading processes a rank")
+    max_damaged_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="of the clips, those that may be unreadable before the run stops",
+    )
     views: ViewSamplerConfig = ViewSamplerConfig()
     latents: Literal["auto", "stored", "encode"] = Field(
         "auto",
@@ -103,24 +125,45 @@ class ReconstructionConfig(Config):
     )
 
     def create(self, seed: int) -> ReconstructionTask:
-        return ReconstructionTask(self, seed)
+        return ReconstructionTask.open(self, seed)
 
 
 class ReconstructionTask:
     """Implements `train.task.Task` for LaLRM."""
 
-    def __init__(self, config: ReconstructionConfig, seed: int) -> None:
+    stored: StoredInputs | None
+    validation_clips: list[tuple[Clip, Clip]]
+
+    def __init__(
+        self,
+        config: ReconstructionConfig,
+        seed: int,
+        *,
+        autoencoder: VideoAutoencoder,
+        perceptual: PerceptualLoss | None = None,
+    ) -> None:
+        """A task that builds its model and computes losses, and reads no shards; `open` gives a whole one."""
         self.config, self.seed = config, seed
-        self.autoencoder: VideoAutoencoder = load_autoencoder(config.autoencoder)
-        self.perceptual = (
-            PerceptualLoss(config.loss.perceptual_weights) if config.loss.perceptual else None
-        )
-        self.indices = [ShardIndex.load(folder) for folder in config.data]
-        self.stored = self._stored_inputs()
-        self.validation_clips = self._load_validation()
+        self.autoencoder, self.perceptual = autoencoder, perceptual
+        self.indices: list[ShardIndex] = []
+
+    @classmethod
+    def open(cls, config: ReconstructionConfig, seed: int) -> ReconstructionTask:
+        """The task with all that `config` names. Raises UserError where something is missing or unfit."""
+        weights, perceptual = config.loss, None
+        if weights.perceptual:
+            at_once = weights.perceptual_at_once
+            perceptual = PerceptualLoss(weights.perceptual_weights, at_once=at_once)
+        autoencoder = load_autoencoder(config.autoencoder)
+        task = cls(config, seed, autoencoder=autoencoder, perceptual=perceptual)
+        task.indices = [ShardIndex.load(folder) for folder in config.data]
+        check_frame_sizes(task.indices, config.frame_size)
+        task.stored = task._stored_inputs()
+        task.validation_clips = task._load_validation()
+        return task
 
     def build(self) -> LaLRM:
-        """LaLRM from `init_from`, or new with its colour skip fitted in closed form."""
+        """LaLRM from `init_from`, or new with its colour skip fitted in closed form (where there are shards)."""
         config = self.config.model.model_copy(
             update={"latent_probes": latent_probes(self.autoencoder)}
         )
@@ -138,7 +181,7 @@ class ReconstructionTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = LaLRM(config)
-        if model.color_skip is not None:
+        if model.color_skip is not None and self.indices:
             latents, frames = self._color_skip_data()
             model.color_skip.fit(latents, frames)
         return model
@@ -159,6 +202,7 @@ class ReconstructionTask:
             rank=rank,
             world_size=world_size,
             start=start,
+            max_damaged_share=config.max_damaged_share,
         )
 
     def losses(
@@ -173,6 +217,7 @@ class ReconstructionTask:
             mse = F.mse_loss(drawn, batch["target_frames"])
             parts = {"mse": mse}
             if self.perceptual is not None:
+                self.perceptual.to(drawn.device)
                 parts["perceptual"] = self.perceptual(drawn, batch["target_frames"])
             if weights.depth:
                 truth = losses.half_resolution_distance(batch["input_depth"], inputs)
@@ -194,6 +239,8 @@ class ReconstructionTask:
         frames = batch["input_frames"]
         if "latents" not in batch:
             return self._encode(frames)
+        if "has_latents" not in batch:
+            return batch["latents"]
         latents, lacking = batch["latents"].clone(), ~batch["has_latents"]
         if lacking.any():
             latents[lacking] = self._encode(frames[lacking]).to(latents.dtype)
@@ -258,7 +305,8 @@ class ReconstructionTask:
                 )
         size = (self.indices[0].height, self.indices[0].width)
         shape = latent_shape(config.views.num_input, *size, self.autoencoder.latent_channels)
-        return StoredInputs(folders, shape) if folders else None
+        complete = len(folders) == len({index.folder for index in self.indices})
+        return StoredInputs(folders, shape, complete) if folders else None
 
     def _load_validation(self) -> list[tuple[Clip, Clip]]:
         """Input frames, and every view to be judged: the input frames, then the unseen ones."""

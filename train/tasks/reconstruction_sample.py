@@ -26,17 +26,20 @@ class StoredInputs:
 
     folders: by folder, whether a video model made its clips.
     shape: (c, p, h, w) of a clip's latents.
+    complete: whether there is no other folder, so that every sample has its latents.
     """
 
     folders: dict[Path, bool]
     shape: tuple[int, int, int, int]
+    complete: bool = False
 
 
 class ReconstructionSample:
     """Turns a lazy clip into one sample; runs in the loader's workers.
 
-    stored: with it, every sample has `latents`, zeros where `has_latents` is false. Of generated clips all
-        supervision views are input frames, since there are no others.
+    stored: with it, every sample has `latents`, zeros where `has_latents` is false; there is no `has_latents`
+        where they are complete. Of generated clips all supervision views are input frames, since there are no
+        others.
     """
 
     def __init__(
@@ -82,7 +85,8 @@ class ReconstructionSample:
             sample[f"{prefix}_world_to_camera"] = cameras.world_to_camera
             sample[f"{prefix}_intrinsics"] = cameras.intrinsics
         if self.stored is not None:
-            sample["has_latents"] = torch.tensor(latents is not None)
+            if not self.stored.complete:
+                sample["has_latents"] = torch.tensor(latents is not None)
             sample["latents"] = torch.zeros(self.stored.shape) if latents is None else latents
         return sample
 

@@ -31,7 +31,9 @@ from models.video.camera_branch_files import load_branches, save_branches
 from models.video.camera_branches import CameraBranches, CameraBranchesConfig
 from models.video.model import VideoModel
 from models.video.text_shards import StoredText, open_texts
+from train.randomness import SampleDraws
 from train.task import Validation
+from train.tasks.frame_size import check_frame_sizes
 from train.tasks.stored_latents import has_stored_latents
 from train.tasks.video_sample import VideoSample
 from train.tasks.video_validation import VideoValidation, VideoValidationConfig
@@ -47,7 +49,10 @@ class VideoConfig(Config):
     otherwise it is frozen and the branches train on it. Both together are joint training.
     """
 
-    may_change: ClassVar = frozenset({"num_workers", "export_dtype", "validation"})
+    may_change: ClassVar = frozenset(
+        {"frame_size", "num_workers", "max_damaged_share", "gradient_checkpointing"}
+        | {"export_dtype", "validation"}
+    )
 
     kind: Literal["video"] = "video"
     base: Path | None = Field(
@@ -71,6 +76,11 @@ class VideoConfig(Config):
     data: list[Path] = Field(description="shard folders to train on", min_length=1)
     data_weights: list[float] | None = Field(None, description="mixing weights of the folders")
     validation_data: Path = Field(description="shard folder to validate on")
+    frame_size: tuple[int, int] | None = Field(
+        None,
+        description="height and width [px] that the shards' frames must have; `plan` needs it where there are"
+        " no shards yet",
+    )
     latents: Literal["auto", "stored", "encode"] = Field(
         "auto",
         description="stored: read those of `prepare latents`; encode: from frames, in each step; auto:"
@@ -90,6 +100,12 @@ class VideoConfig(Config):
     windows: WindowConfig = WindowConfig()
     batch_size: int = Field(8, gt=0, description="clips a step, over all ranks")
     num_workers: int = Field(1, ge=0, description="loading processes a rank")
+    max_damaged_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="of the clips, those that may be unreadable before the run stops",
+    )
     timesteps: TimestepConfig = TimestepConfig()
     image_dropout: float = Field(
         0.05, ge=0, le=1, description="share of samples without the image, for guidance"
@@ -124,33 +140,56 @@ class VideoConfig(Config):
         return self
 
     def create(self, seed: int) -> VideoTask:
-        return VideoTask(self, seed)
+        return VideoTask.open(self, seed)
 
 
 class VideoTask:
     """Implements `train.task.Task` for the video model."""
 
-    def __init__(self, config: VideoConfig, seed: int) -> None:
+    indices: list[ShardIndex]
+    stored: bool
+    validation: VideoValidation
+
+    def __init__(
+        self,
+        config: VideoConfig,
+        seed: int,
+        *,
+        autoencoder: VideoAutoencoder,
+        size: tuple[int, int],
+        base: VideoBase | None = None,
+    ) -> None:
+        """A task that builds its model and computes losses, and reads no shards; `open` gives a whole one.
+
+        size: height and width of the frames. base: instead of the one in `config.base`.
+        """
         self.config, self.seed = config, seed
-        self.autoencoder: VideoAutoencoder = load_autoencoder(config.autoencoder)
-        self.indices = [ShardIndex.load(folder) for folder in config.data]
-        self.size = (self.indices[0].height, self.indices[0].width)
-        self._check_sizes()
-        self.stored = self._use_stored()
-        self.text = None if config.text is None else open_texts(self.indices, config.text)
-        self.validation = VideoValidation(
+        self.autoencoder, self.size, self.given_base = autoencoder, size, base
+        self.text: StoredText | None = None
+
+    @classmethod
+    def open(cls, config: VideoConfig, seed: int) -> VideoTask:
+        """The task with all that `config` names. Raises UserError where something is missing or unfit."""
+        indices = [ShardIndex.load(folder) for folder in config.data]
+        size = check_frame_sizes(indices, config.frame_size)
+        task = cls(config, seed, autoencoder=load_autoencoder(config.autoencoder), size=size)
+        task.indices = indices
+        task.stored = task._use_stored()
+        task.text = None if config.text is None else open_texts(indices, config.text)
+        task.validation = VideoValidation(
             config.validation,
             ShardIndex.load(config.validation_data),
-            self.autoencoder,
+            task.autoencoder,
             num_frames=config.windows.num_frames,
             steered=config.branches is not None,
-            text=None if self.text is None else self.text.empty,
+            text=None if task.text is None else task.text.empty,
         )
+        return task
 
     def build(self) -> VideoModel:
         """The base, new or from its folder, with new branches or those of `branches_from`."""
         config = self.config
-        base = self._make_base()
+        base = self.make_base()
         check_latents(
             self.autoencoder,
             base.latent_channels,
@@ -159,6 +198,8 @@ class VideoTask:
         )
         if self.text is not None:
             self._check_text(base, self.text)
+        if config.train_base:  # also a base that did not say so learns these latents now
+            base = replace(base, latent_probes=latent_probes(self.autoencoder))
         return VideoModel(
             base,
             self._make_branches(base),
@@ -182,6 +223,7 @@ class VideoTask:
             rank=rank,
             world_size=world_size,
             start=start,
+            max_damaged_share=config.max_damaged_share,
         )
 
     def losses(
@@ -190,13 +232,14 @@ class VideoTask:
         """ "loss" is the velocity's mean squared error; "first" and "rest" are its parts by latent frame."""
         config, scheduler = self.config, cast(VideoModel, model).base.scheduler
         latents = self.latents(batch)
-        device, count = latents.device, len(latents)
-        timesteps = config.timesteps.draw(count, len(scheduler.alphas_cumprod), generator).to(
-            device
-        )
-        noise = torch.randn(latents.shape, generator=generator).to(device)
-        image = self._image_latents(latents, generator)
-        camera_mask = torch.rand(count, generator=generator) >= config.camera_dropout
+        device = latents.device
+        draws = SampleDraws(generator, batch, config.batch_size)
+        num_levels = len(scheduler.alphas_cumprod)
+        levels = config.timesteps.draw(draws.total, num_levels, draws.shared("timesteps"))
+        timesteps = levels[draws.places].to(device)
+        noise = draws.normal("noise", latents.shape[1:]).to(device)
+        image = self._image_latents(latents, draws)
+        camera_mask = draws.uniform("camera", ()) >= config.camera_dropout
         with full_precision(device):
             noisy = scheduler.add_noise(latents, noise, timesteps)
             target = scheduler.get_velocity(latents, noise, timesteps)
@@ -244,28 +287,29 @@ class VideoTask:
         if model.branches is not None:
             save_branches(model.branches, folder / "branches", dtype)
 
-    def _image_latents(self, latents: Tensor, generator: torch.Generator) -> Tensor:
+    def _image_latents(self, latents: Tensor, draws: SampleDraws) -> Tensor:
         """The clips' first latent frames with noise, some of them dropped (zeros)."""
         image = latents[:, :, :1]
-        count = (len(image), 1, 1, 1, 1)
         if self.config.image_noise is not None:
             mean, deviation = self.config.image_noise
-            strength = (mean + deviation * torch.randn(count, generator=generator)).exp()
-            noise = torch.randn(image.shape, generator=generator) * strength
+            strength = mean + deviation * draws.normal("image noise's strength", (1, 1, 1, 1))
+            noise = draws.normal("image noise", image.shape[1:]) * strength.exp()
             image = image + noise.to(image.device)
-        kept = torch.rand(count, generator=generator) >= self.config.image_dropout
+        kept = draws.uniform("image", (1, 1, 1, 1)) >= self.config.image_dropout
         return image * kept.to(image.device)
 
-    def _make_base(self) -> VideoBase:
+    def make_base(self) -> VideoBase:
+        """The base that the config names, or a new one of its sizes."""
         config = self.config
+        if self.given_base is not None:
+            return self.given_base
         if config.base is not None:
             half = config.base_dtype == "bfloat16"
             return load_base(config.base, torch.bfloat16 if half else torch.float32)
         assert config.new_base is not None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            base = create_base(config.new_base)
-        return replace(base, latent_probes=latent_probes(self.autoencoder))
+            return create_base(config.new_base)
 
     def _make_branches(self, base: VideoBase) -> CameraBranches | None:
         wanted, folder = self.config.branches, self.config.branches_from
@@ -294,14 +338,6 @@ class VideoTask:
                 f" base takes {expected}; make them with the base's own text encoder and `prepare text"
                 f" --tokens {expected[0]}`"
             )
-
-    def _check_sizes(self) -> None:
-        for index in self.indices:
-            if (index.height, index.width) != self.size:
-                raise UserError(
-                    f"{index.folder}: frames are {index.height}x{index.width}, but those of"
-                    f" {self.indices[0].folder} are {self.size[0]}x{self.size[1]}; train on one size"
-                )
 
     def _use_stored(self) -> bool:
         config = self.config

@@ -82,7 +82,7 @@ def test_a_file_without_focal_length_needs_one(tmp_path) -> None:
 
 def test_there_has_to_be_a_camera_a_frame(tmp_path) -> None:
     path = realestate10k(tmp_path / "path.txt", (0.6, 0.9))
-    with pytest.raises(UserError, match="path.txt has 5 cameras, but there are 9 frames"):
+    with pytest.raises(UserError, match="path.txt has 5 cameras for 9 frames"):
         commanded_cameras(path, 9, (64, 96))
     with pytest.raises(UserError, match=r"missing.txt can't be read"):
         commanded_cameras(tmp_path / "missing.txt", 9, (64, 96))

@@ -163,7 +163,7 @@ def test_a_broken_video_and_frames_of_two_sizes_are_told(tmp_path, path_clip):
 
 
 def test_another_number_of_cameras_is_refused(path_clip, cameras_file):
-    with pytest.raises(UserError, match="has 9 cameras, but there are 8 frames"):
+    with pytest.raises(UserError, match="has 9 cameras for 8 frames"):
         commanded_cameras(cameras_file, 8, (32, 48))
 
 

@@ -210,7 +210,7 @@ def break_frames(kind: str, frames: torch.Tensor) -> torch.Tensor:
     [
         ("black", "frame 4 is black"),
         ("one", "1 frame where at least 2"),
-        ("few", "has 9 cameras, but there are 8 frames"),
+        ("few", "has 9 cameras for 8 frames"),
         ("small", "frames are 16x48 but the reference is 32x48"),
     ],
 )

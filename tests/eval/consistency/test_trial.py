@@ -127,9 +127,25 @@ def line(kind: str, level: int, psnr: float, **other) -> dict:
     }
 
 
+BY_INPUT = (
+    "falls as the input view disagrees with the rest, where these show enough of it to judge it"
+)
+
+
 def verdicts(lines: list[dict]) -> dict[str, bool | None]:
     claims = summarise_trial(lines)["claims"]
     return {row["claim"].split(":")[0]: row["holds"] for row in claims}
+
+
+def test_a_clip_whose_input_view_is_not_judged_says_nothing_of_it():
+    ladder = [line("clean", 0, 30.0)] + [line("input_shift", n, 30.0 + n) for n in range(1, 6)]
+    assert verdicts(ladder)[BY_INPUT] is False
+    unseen = [row | {"input_psnr": None} for row in ladder]
+    assert verdicts(unseen)[BY_INPUT] is None
+    falling = [row | {"source": "scene 2", "psnr": 60.0 - row["psnr"]} for row in ladder]
+    claims = summarise_trial([*unseen, *falling])["claims"]
+    row = next(row for row in claims if row["claim"].startswith(BY_INPUT))
+    assert row["holds"] is True and row["found"].endswith("not judged in scene 1")
 
 
 def test_verdicts_follow_the_scores():
@@ -140,7 +156,7 @@ def test_verdicts_follow_the_scores():
     assert found["falls as views lose consistency"] is True
     assert found["falls at every step"] is True
     assert found["does not fall for a rescaled or mirrored scene"] is True
-    assert found["falls as the input view disagrees with the rest"] is None
+    assert found[BY_INPUT] is None
     assert found["ranks as a much longer fit does"] is None
 
     rising = [line("clean", 0, 30.0)]

@@ -38,7 +38,7 @@ task:
   batch_size: 2
   num_workers: 0
   validation: {{num_clips: 0, num_scenes: 0}}
-optimizer: {{lr: 1.0e-2}}
+optimizer: {{lr: 1.0e-1}}
 schedule: {{warmup_steps: 1}}
 loop: {{steps: 100, validate_every: 100, save_every: 100}}
 engine: {{threads: 1}}

@@ -103,6 +103,32 @@ def test_the_command_writes_them_and_refuses_to_mix(index, codec, capsys) -> Non
     assert len(read_tensors(ShardIndex.load(index.folder), 0, LATENTS)) == 2 * 2
 
 
+def test_two_processes_give_the_bytes_of_one(index, codec, capsys) -> None:
+    arguments = [
+        str(index.folder),
+        "--autoencoder",
+        str(codec),
+        "--frames",
+        "9",
+        "--world-size",
+        "2",
+    ]
+    assert main([*arguments[:-2]]) == 0
+    whole = contents(index.folder)
+    for path in index.folder.glob("latents*"):
+        path.unlink()
+    capsys.readouterr()
+    assert main([*arguments, "--rank", "1"]) == 0
+    assert "rank 1 of 2 has done its share (latents of 2 clips" in capsys.readouterr().out
+    with pytest.raises(UserError, match="unfinished"):
+        ShardIndex.load(index.folder, LATENTS)
+    with pytest.raises(UserError, match="hop was 8, now it is 4"):
+        main([*arguments, "--rank", "0", "--hop", "4"])
+    assert main([*arguments, "--rank", "0"]) == 0
+    assert "latents of 5 clips (3 of them new)" in capsys.readouterr().out
+    assert contents(index.folder) == whole
+
+
 def test_mistakes_are_told(index, codec, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="17 path frames; 25 frames at stride 1 need 25"):
         main([str(index.folder), "--autoencoder", str(codec), "--frames", "25"])

@@ -140,6 +140,21 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(index, encoder, snapshot) -> No
     assert contents(index.folder) == whole
 
 
+def test_two_processes_give_the_bytes_of_one(index, snapshot, capsys) -> None:
+    arguments = [str(index.folder), "--encoder", str(snapshot), "--tokens", str(TOKENS)]
+    assert main(arguments) == 0
+    whole = contents(index.folder)
+    for path in index.folder.glob("text*"):
+        path.unlink()
+    capsys.readouterr()
+    assert main([*arguments, "--world-size", "2", "--rank", "1"]) == 0
+    assert "rank 1 of 2 has done its share (embeddings of 2 clips" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no stored text embeddings"):
+        open_text(index)
+    assert main([*arguments, "--world-size", "2", "--rank", "0"]) == 0
+    assert contents(index.folder) == whole
+
+
 def test_the_command_says_what_it_did_and_refuses_to_mix(index, snapshot, capsys) -> None:
     arguments = [str(index.folder), "--encoder", str(snapshot), "--tokens", str(TOKENS)]
     assert main(arguments) == 0

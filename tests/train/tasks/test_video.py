@@ -235,6 +235,14 @@ def test_a_run_trains_exports_and_goes_on(folders, tmp_path: Path) -> None:
     assert model.base.latent_probes == latent_probes(again.autoencoder)
 
 
+def test_a_base_that_trains_on_tells_whose_latents_it_learnt(folders, tmp_path: Path) -> None:
+    save_base(create_base(BASE), tmp_path / "base")
+    silent = load_base(tmp_path / "base")
+    assert silent.latent_probes is None
+    task = make_config(folders, new_base=None, base=tmp_path / "base").create(seed=0)
+    assert task.build().base.latent_probes == latent_probes(task.autoencoder)
+
+
 def test_mistakes_are_told(folders, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="either base"):
         make_config(folders, base=tmp_path)
