@@ -63,12 +63,11 @@ def benchmark_train(recipes: Sequence[Path], threads: int, rounds: int) -> list[
             rows.append(row)
     summary: dict[str, Any] = {"benchmark": "training", "rows": rows, "aims": AIMS}
     if load > BUSY:
-        summary["caution"] = caution(load)
+        summary["caution"] = _caution(load)
     return [*results, summary]
 
 
-def caution(load: float) -> str:
-    """What to make of figures from a machine that others were using."""
+def _caution(load: float) -> str:
     return (
         f"{load:.1f} processes wanted a core before this began: the shares stand, seconds are too long,"
         " and weak scaling means nothing here"
