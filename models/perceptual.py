@@ -19,6 +19,9 @@ Backbone = Literal["vgg", "alex"]
 SMALLEST_SIDE: dict[Backbone, int] = {"alex": 31, "vgg": 16}
 """Smaller frames [px] leave nothing for the backbone's last layer."""
 
+FRAMES_AT_ONCE = 4
+"""So many frames that go through the network together are what is proposed where memory is short."""
+
 
 class PerceptualLoss(nn.Module):
     """Mean LPIPS distance of two sets of frames; differentiable, its own weights frozen."""

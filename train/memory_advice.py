@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from configs.errors import UserError
+from models.perceptual import FRAMES_AT_ONCE
 from train.config import RunConfig
 from train.ranks import Ranks
 from train.run_folder import flatten, may_change
@@ -19,8 +20,6 @@ from train.run_folder import flatten, may_change
 CPU_SIGNS = ("DefaultCPUAllocator", "not enough memory", "Cannot allocate memory")
 GIB = 2**30
 NUM_SUGGESTIONS = 3
-GROUP = 4
-"""Frames that the perceptual loss takes at once, where that is what we suggest."""
 
 
 @contextmanager
@@ -88,7 +87,7 @@ def _changes(leaves: Mapping[str, Any], ranks: Ranks) -> Iterator[tuple[tuple[st
     for key, value in leaves.items():
         weight = leaves.get(key.removesuffix("_at_once"))
         if key.endswith("perceptual_at_once") and value is None and weight:
-            yield (key,), f"{key}={GROUP}"
+            yield (key,), f"{key}={FRAMES_AT_ONCE}"
     if leaves["engine.precision"] == "fp32":
         yield ("engine.precision",), "engine.precision=bf16"
     stage = leaves["engine.zero_stage"]

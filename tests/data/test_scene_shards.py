@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from configs.errors import UserError
 from data import scene_clips
@@ -216,10 +217,13 @@ def test_a_killed_process_goes_on_to_the_same_bytes(write, whole, tmp_path, monk
 
     child = os.fork()
     if child == 0:
-        for step in ("fsync", "replace", "unlink"):
-            monkeypatch.setattr(os, step, dies_before(getattr(os, step)))
-        write("out")
-        os._exit(0)
+        try:
+            torch.set_num_threads(1)  # its copy of this process has no other threads to wait for
+            for step in ("fsync", "replace", "unlink"):
+                monkeypatch.setattr(os, step, dies_before(getattr(os, step)))
+            write("out")
+        finally:
+            os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == KILLED
     folder = tmp_path / "out"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from models.perceptual import FRAMES_AT_ONCE
 from train.tasks.autoencoder import AutoencoderConfig
 from train.tasks.reconstruction import ReconstructionConfig
 from train.tasks.registry import Recipe
 from train.tasks.video import VideoConfig
-
-GROUP = 4
-"""Frames in a group of the perceptual loss, where a plan proposes groups."""
 
 
 def checkpointing(recipe: Recipe) -> bool | None:
@@ -45,7 +43,7 @@ def with_switches(recipe: Recipe, checkpointed: bool | None, grouped: bool | Non
         task = task.model_copy(update={"model": model})
     if grouped is not None and grouped != perceptual_groups(recipe):
         assert isinstance(task, ReconstructionConfig | AutoencoderConfig)
-        at_once = GROUP if grouped else None
+        at_once = FRAMES_AT_ONCE if grouped else None
         loss = task.loss.model_copy(update={"perceptual_at_once": at_once})
         task = task.model_copy(update={"loss": loss})
     return recipe.model_copy(update={"task": task})

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from models.perceptual import FRAMES_AT_ONCE
 from train.planning.cluster import Cluster
-from train.planning.switches import GROUP
 from train.planning.zero_memory import Footprint, Memory, Offload, gpu_memory
 
 MOST_CHANGES = 3
@@ -100,7 +100,7 @@ def _options(
     if setup.checkpointing is False:
         yield "checkpointing", f"{switch}=true", lambda s: replace(s, checkpointing=True)
     if setup.grouped is False:
-        text = f"task.loss.perceptual_at_once={GROUP}"
+        text = f"task.loss.perceptual_at_once={FRAMES_AT_ONCE}"
         yield "groups", text, lambda s: replace(s, grouped=True)
     if not setup.plain:
         for stage in range(setup.stage + 1, 4):

@@ -40,7 +40,7 @@ def test_summary_has_the_promised_keys_and_the_report_stands_alone(recipe, tmp_p
     groups = {"seen", "unseen", "far"}
     for scores in (summary, *(summary["baselines"].values())):
         assert set(scores["psnr"]) == groups and set(scores["ssim"]) == groups
-    assert set(summary["baselines"]) == {"copy", "median_depth", "fit", "autoencoder"}
+    assert set(summary["baselines"]) == {"copy", "median_depth", "polish", "fit", "autoencoder"}
     assert summary["views"]["seen"] == 18 and summary["views"]["unseen"] == 4
     assert set(summary["identity"]) == {
         "format", "clips", "autoencoder", "lalrm", "lpips", "settings",

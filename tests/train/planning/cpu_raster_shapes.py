@@ -15,7 +15,7 @@ from models.gaussians import Gaussians
 
 
 def rasterise(
-    gaussians: Gaussians, cameras: Cameras, settings: Any
+    gaussians: Gaussians, cameras: Cameras, settings: Any, trace: None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     inputs = (
         gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors,
