@@ -9,16 +9,25 @@ from typing import Any
 from configs.errors import EXIT_DONE, run_command
 
 DESCRIPTION = """\
-Measures and prints tables, then JSON on the last line (or to --json FILE).
+Measures on the CPU and prints tables, then JSON on the last line (or to --json FILE).
 
   rasteriser   milliseconds, against the float64 reference and this machine's fp32 matmul peak
-  train        a training step in parts: data, model, render, optimiser; its share of the matmul peak
+  train        for each recipe a training step in parts and its share of the matmul peak; what the real loop
+               spends waiting for data and saving checkpoints; samples a second of two processes over those of
+               one, beside two that train apart (--rounds; each takes minutes)
   loader       samples a second, against what a training step consumes
+
+Recipes train on procedural clips made for the measurement. On a machine that is busy with other things only
+ratios mean anything, and weak scaling not even that.
 
   ./launch.sh python -m eval.benchmark                   # all three
   ./launch.sh python -m eval.benchmark rasteriser --threads 1 2
+  ./launch.sh python -m eval.benchmark train --recipe configs/tiny/video_base.yaml --rounds 0
 """
 NAMES = ("rasteriser", "train", "loader")
+RECIPES = tuple(
+    Path(f"configs/tiny/{name}.yaml") for name in ("autoencoder", "video_camera", "reconstruction")
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,7 +40,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="default: 1")
     parser.add_argument(
-        "--recipe", type=Path, default=Path("configs/tiny/reconstruction.yaml"), help="for train"
+        "--recipe",
+        type=Path,
+        nargs="+",
+        default=RECIPES,
+        metavar="RECIPE",
+        help=f"for train and loader; default: {' '.join(map(str, RECIPES))}",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="of weak scaling, 0: leave it out; default: 2"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
     args = parser.parse_args(argv)
@@ -39,13 +56,15 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unknown benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
     if min(args.threads) < 1:
         parser.error("--threads must be at least 1")
+    if args.rounds < 0:
+        parser.error("--rounds must be at least 0")
 
     import json
 
     from data.durable_files import write_durably
     from train.run_folder import describe_environment
 
-    results = [_run(name, args) for name in args.names or NAMES]
+    results = [result for name in args.names or NAMES for result in _run(name, args)]
     for result in results:
         print_result(result)
     numbers = json.dumps({"results": results, "environment": describe_environment()})
@@ -101,18 +120,21 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:,}"
 
 
-def _run(name: str, args: argparse.Namespace) -> dict[str, Any]:
+def _run(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     from rich.console import Console
 
     with Console(stderr=True).status(f"measuring: {name}"):
         if name == "rasteriser":
             from eval.benchmarks.rasteriser import benchmark_rasteriser
 
-            return benchmark_rasteriser(tuple(args.threads))
-        from eval.benchmarks.train_step import benchmark_loader, benchmark_train
+            return [benchmark_rasteriser(tuple(args.threads))]
+        if name == "train":
+            from eval.benchmarks.training import benchmark_train
 
-        measure = benchmark_train if name == "train" else benchmark_loader
-        return measure(args.recipe, args.threads[0])
+            return benchmark_train(args.recipe, args.threads[0], args.rounds)
+        from eval.benchmarks.loading import benchmark_loader
+
+        return [benchmark_loader(recipe, args.threads[0]) for recipe in args.recipe]
 
 
 if __name__ == "__main__":

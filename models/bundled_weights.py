@@ -7,3 +7,4 @@ from pathlib import Path
 TINY_PIPELINE = Path(__file__).resolve().parent / "weights" / "tiny"
 TINY_AUTOENCODER = TINY_PIPELINE / "autoencoder"
 TINY_LALRM = TINY_PIPELINE / "lalrm"
+TINY_VIDEO_BASE = TINY_PIPELINE / "video_base"

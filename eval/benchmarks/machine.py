@@ -36,6 +36,11 @@ def num_cores() -> int:
     return cores
 
 
+def load_average() -> float:
+    """Processes that wanted a core at once, over the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
 def memory_gib() -> tuple[float, float]:
     """Memory in all and free [GiB], within the limit of a container; 0 where it can't be told."""
     found = dict(re.findall(r"(\w+):\s+(\d+) kB", _read("/proc/meminfo")))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
+from configs.errors import UserError
 from data.cameras import Cameras, intrinsics_from_fov
 from eval import benchmark
 from eval.benchmarks import machine_peak
@@ -40,6 +39,28 @@ def test_blends_are_the_pixels_that_a_gaussian_touches():
     assert benchmark_rasteriser.count_blends(one, camera) == int(inside.sum())
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["speed"], "unknown benchmark 'speed'"),
+        (["train", "--rounds", "-1"], "--rounds must be at least 0"),
+        (["train", "--threads", "0"], "--threads must be at least 1"),
+    ],
+)
+def test_a_wrong_command_ends_with_2(words, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main(words)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_missing_recipe_is_told_before_anything_is_measured(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.yaml"):
+        benchmark.main(
+            ["train", "--recipe", str(benchmark.RECIPES[0]), str(tmp_path / "gone.yaml")]
+        )
+
+
 def test_rasteriser_rows_have_ratios_to_the_reference_and_the_peak(capsys):
     case = benchmark_rasteriser.Case(50, 2, 16, 24, compared=True)
     result = benchmark_rasteriser.benchmark_rasteriser((1,), repeats=1, cases=(case,))
@@ -64,24 +85,3 @@ def test_render_backward_is_told_from_the_rest_of_the_backward_pass():
     parts.watch_backward(gaussians, frames)
     frames.sum().backward()
     assert list(parts.seconds) == ["render backward"] and parts.seconds["render backward"] > 0
-
-
-@pytest.mark.slow
-def test_train_and_loader_report_every_part(monkeypatch, tmp_path, weights):
-    monkeypatch.setattr(benchmark_train, "NUM_CLIPS", 4)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        f"name: b\nloop: {{steps: 1}}\ntask:\n  kind: reconstruction\n"
-        f"  autoencoder: {weights['autoencoder']}\n  data: [unused]\n  validation_data: unused\n"
-        "  batch_size: 2\n  model: {latent_channels: 8, width: 16, depth: 1, heads: 2}\n"
-    )
-    out = tmp_path / "numbers.json"
-    assert benchmark.main(["train", "loader", "--recipe", str(recipe), "--json", str(out)]) == 0
-    train, loader = json.loads(out.read_text())["results"]
-    parts = [row["part"] for row in train["rows"]]
-    assert {"data", "model forward", "render forward", "optimiser"} <= set(parts)
-    assert sum(row["seconds"] for row in train["rows"]) == pytest.approx(
-        train["step_seconds"], abs=1e-3
-    )
-    assert 0 < train["model_share_of_peak"] < 1
-    assert [row["workers"] for row in loader["rows"]] == [0, 1, 2]

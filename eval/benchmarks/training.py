@@ -1,0 +1,74 @@
+"""How fast recipes train here, and where their time goes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.loader import load_config
+from eval.benchmarks.machine import load_average
+from eval.benchmarks.scaling import APART, TOGETHER, weak_scaling
+from eval.benchmarks.stand_in import stand_in, torch_threads
+from eval.benchmarks.train_step import measure_step
+from eval.benchmarks.training_run import measure_run
+from train.engine import StepRule
+from train.engine_choice import create_engine
+from train.ranks import joined_ranks
+from train.tasks.registry import Recipe
+
+AIMS = "waiting for data under 0.05, saving under 0.02, two together 1.7 on two idle cores"
+BUSY = 0.5
+"""Load from which weak scaling is not to be trusted: others take turns with what is measured."""
+
+
+def benchmark_train(recipes: Sequence[Path], threads: int, rounds: int) -> list[dict[str, Any]]:
+    """For each recipe its step in parts and its weak scaling, if `rounds` is not 0; then what each comes to.
+
+    Raises UserError where a recipe is unfit.
+    """
+    results, rows = [], []
+    load = load_average()
+    for recipe in recipes:  # a mistake in the last one shows before the first is measured
+        load_config(recipe, [], Recipe)
+    for recipe in recipes:
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, torch_threads(threads):
+            made = stand_in(recipe, Path(folder), threads)
+            config = made.load()
+            task = config.task.create(config.seed)
+            with joined_ranks("cpu") as ranks:
+                rule = StepRule(1, config.loop.clip_norm)
+                engine = create_engine(task.build(), config.optimizer, config.engine, rule, ranks)
+                step = measure_step(task, engine, config)
+                run = measure_run(task, engine, made)
+            del engine, task
+            given: dict[str, Any] = {
+                "recipe": str(recipe),
+                "threads": threads,
+                "batch_size": config.task.batch_size,
+                "load_before": load,
+            }
+            if made.notes:
+                given["differs"] = "; ".join(made.notes)
+            results.append({"benchmark": "training step", **given, **step, **run})
+            row = {"recipe": recipe.stem}
+            row |= {name: step[name] for name in ("model_share_of_peak", "step_share_of_peak")}
+            row |= {name: run[name] for name in ("waiting_for_data", "save_seconds", "saving")}
+            if rounds:
+                scaling = weak_scaling(made, Path(folder), rounds)
+                results.append({"benchmark": "weak scaling", **given, **scaling})
+                ratios = {line["setup"]: line["times_one"] for line in scaling["rows"]}
+                row |= {"two_together": ratios[TOGETHER.name], "two_apart": ratios[APART.name]}
+            rows.append(row)
+    summary: dict[str, Any] = {"benchmark": "training", "rows": rows, "aims": AIMS}
+    if load > BUSY:
+        summary["caution"] = _caution(load)
+    return [*results, summary]
+
+
+def _caution(load: float) -> str:
+    return (
+        f"{load:.1f} processes wanted a core before this began: the shares stand, seconds are too long,"
+        " and weak scaling means nothing here"
+    )
