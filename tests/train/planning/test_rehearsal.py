@@ -214,10 +214,18 @@ def test_a_wrong_shape_is_found(new_recipe: NewRecipe) -> None:
 
 def test_a_wrong_dtype_is_found(new_recipe: NewRecipe) -> None:
     """A base in bfloat16 needs autocast: without it the branches' float32 meets it."""
-    recipe = new_recipe("video", "fp32", base_dtype="bfloat16")
+    recipe = new_recipe("video", "bf16", base_dtype="bfloat16")
+    assert rehearse(outline_recipe(recipe), 2).peak
+    without = recipe.model_copy(
+        update={"engine": recipe.engine.model_copy(update={"precision": "fp32"})}
+    )
     with pytest.raises(RuntimeError, match=r"one dtype, found torch.bfloat16 and torch.float32"):
-        rehearse(outline_recipe(recipe), 2)
-    assert rehearse(outline_recipe(new_recipe("video", "bf16", base_dtype="bfloat16")), 2).peak
+        rehearse(outline_recipe(without), 2)
+
+
+def test_a_recipe_says_that_its_dtypes_do_not_meet(new_recipe: NewRecipe) -> None:
+    with pytest.raises(ValueError, match=r"set engine\.precision=bf16, or task\.base_dtype"):
+        new_recipe("video", "fp32", base_dtype="bfloat16")
 
 
 def test_nothing_real_is_made(new_recipe: NewRecipe) -> None:
