@@ -18,8 +18,10 @@ from models.gaussians import Gaussians
 from models.rendering.screen import ScreenTrace
 from models.stopwatch import Stopwatch
 from train.fitting.adam_state import load_adam, save_adam
-from train.fitting.density import DensityConfig, DensityControl, make_density_control
+from train.fitting.density import DensityConfig, DensityControl, EditableScene
+from train.fitting.gsplat_density import GsplatDensityControl
 from train.fitting.parameters import FitRates, RawGaussians
+from train.fitting.torch_density import TorchDensityControl
 
 ADAM_EPS = 1e-15
 
@@ -167,6 +169,15 @@ class SceneOptimiser:
             value = nn.Parameter(values[name])
             load_adam(adam, value, {k: edit_moment(v) if v.ndim else v for k, v in old.items()})
             self.raw.tensors[name] = value
+
+
+def make_density_control(
+    config: DensityConfig, scene: EditableScene, min_opacity: float, generator: torch.Generator
+) -> DensityControl:
+    """gsplat's own for a scene on CUDA, the same rules elsewhere. min_opacity: fainter Gaussians are pruned."""
+    if scene.raw.tensors["means"].is_cuda:
+        return GsplatDensityControl(config, scene, min_opacity)
+    return TorchDensityControl(config, scene, min_opacity, generator)
 
 
 def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

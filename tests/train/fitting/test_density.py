@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from models.rendering.screen import ScreenTrace
-from train.fitting.density import DefaultDensityControl, DensityConfig
+from train.fitting.density import DensityConfig
 from train.fitting.gsplat_density import GsplatDensityControl
 from train.fitting.optimiser import OptimiserConfig, SceneOptimiser
+from train.fitting.torch_density import TorchDensityControl
 
 SIZE = (24, 32)
 
@@ -44,7 +45,7 @@ def test_the_rules_are_gsplats(scene, split_scale):
         start=1, stop=9, every=2, split_scale=split_scale, prune_scale=0.11, prune_large_after=3
     )
     ours, theirs = optimiser_of(scene), optimiser_of(scene)
-    mine = DefaultDensityControl(config, ours, 0.7, torch.Generator().manual_seed(5))
+    mine = TorchDensityControl(config, ours, 0.7, torch.Generator().manual_seed(5))
     torch.manual_seed(5)
     gsplats = GsplatDensityControl(config, theirs, 0.7)
     sizes = []
@@ -63,7 +64,7 @@ def test_the_rules_are_gsplats(scene, split_scale):
 def test_no_more_than_there_is_room_for_and_the_most_wanted_first(scene):
     optimiser = optimiser_of(scene)
     config = DensityConfig(start=0, every=1, split_scale=10, max_gaussians=85)
-    control = DefaultDensityControl(config, optimiser, 0.0, torch.Generator())
+    control = TorchDensityControl(config, optimiser, 0.0, torch.Generator())
     trace = ScreenTrace()
     trace.radii = torch.ones(1, 80)
     trace.gradients = torch.linspace(1, 2, 80)[None, :, None].expand(1, 80, 2)
@@ -75,7 +76,7 @@ def test_no_more_than_there_is_room_for_and_the_most_wanted_first(scene):
 
 def test_views_that_do_not_draw_a_gaussian_do_not_count(scene):
     optimiser = optimiser_of(scene)
-    control = DefaultDensityControl(DensityConfig(), optimiser, 0.01, torch.Generator())
+    control = TorchDensityControl(DensityConfig(), optimiser, 0.01, torch.Generator())
     trace = random_trace(80, 0)
     control.after_step(0, trace, SIZE)
     drawn = trace.radii > 0
