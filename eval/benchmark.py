@@ -9,7 +9,7 @@ from typing import Any
 from configs.errors import EXIT_DONE, run_command
 
 DESCRIPTION = """\
-Measures on the CPU and prints tables, then JSON on the last line (or to --json FILE).
+Measures and prints tables, then JSON on the last line (or to --json FILE). On the CPU:
 
   rasteriser   milliseconds, against the float64 reference and this machine's fp32 matmul peak
   train        for each recipe a training step in parts and its share of the matmul peak; what the real loop
@@ -17,16 +17,27 @@ Measures on the CPU and prints tables, then JSON on the last line (or to --json 
                one, beside two that train apart (--rounds; each takes minutes)
   loader       samples a second, against what a training step consumes
 
+On a GPU, if asked for by name:
+
+  planned      memory and seconds of a step of the full-size models, beside what `plan` says of them; without
+               weights or shards (--clips, --layers)
+
 Recipes train on procedural clips made for the measurement. On a machine that is busy with other things only
 ratios mean anything, and weak scaling not even that.
 
-  ./launch.sh python -m eval.benchmark                   # all three
+  ./launch.sh python -m eval.benchmark                   # all that run on the CPU
   ./launch.sh python -m eval.benchmark rasteriser --threads 1 2
   ./launch.sh python -m eval.benchmark train --recipe configs/tiny/video_base.yaml --rounds 0
+  ./launch.sh python -m eval.benchmark planned --layers 12
 """
-NAMES = ("rasteriser", "train", "loader")
+ON_CPU = ("rasteriser", "train", "loader")
+PLANNED = "planned"
+NAMES = (*ON_CPU, PLANNED)
 RECIPES = tuple(
     Path(f"configs/tiny/{name}.yaml") for name in ("autoencoder", "video_camera", "reconstruction")
+)
+FULL_RECIPES = tuple(
+    Path(f"configs/full/{name}.yaml") for name in ("reconstruction_stage1", "video_camera")
 )
 
 
@@ -43,19 +54,29 @@ def main(argv: list[str] | None = None) -> int:
         "--recipe",
         type=Path,
         nargs="+",
-        default=RECIPES,
         metavar="RECIPE",
-        help=f"for train and loader; default: {' '.join(map(str, RECIPES))}",
+        help=f"default for train and loader: {' '.join(map(str, RECIPES))}; for planned:"
+        f" {' '.join(map(str, FULL_RECIPES))}",
     )
     parser.add_argument(
         "--rounds", type=int, default=2, help="of weak scaling, 0: leave it out; default: 2"
     )
+    parser.add_argument("--clips", type=int, default=1, help="of a planned step; default: 1")
+    parser.add_argument(
+        "--layers", type=int, help="of the video base of a planned step; default: the recipe's"
+    )
+    parser.add_argument("--device", default="cuda", help="of planned steps; default: cuda")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
     args = parser.parse_args(argv)
     if unknown := [name for name in args.names if name not in NAMES]:
         parser.error(f"unknown benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
-    if min(args.threads) < 1:
-        parser.error("--threads must be at least 1")
+    for name, given in (
+        ("threads", min(args.threads)),
+        ("clips", args.clips),
+        ("layers", args.layers),
+    ):
+        if given is not None and given < 1:
+            parser.error(f"--{name} must be at least 1")
     if args.rounds < 0:
         parser.error("--rounds must be at least 0")
 
@@ -64,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     from data.durable_files import write_durably
     from train.run_folder import describe_environment
 
-    results = [result for name in args.names or NAMES for result in _run(name, args)]
+    results = [result for name in args.names or ON_CPU for result in _run(name, args)]
     for result in results:
         print_result(result)
     numbers = json.dumps({"results": results, "environment": describe_environment()})
@@ -128,13 +149,20 @@ def _run(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
             from eval.benchmarks.rasteriser import benchmark_rasteriser
 
             return [benchmark_rasteriser(tuple(args.threads))]
+        if name == PLANNED:
+            from eval.benchmarks.planned_step import benchmark_planned
+            from eval.device_choice import device_of
+
+            recipes = args.recipe or FULL_RECIPES
+            return [benchmark_planned(recipes, device_of(args.device), args.clips, args.layers)]
+        recipes = args.recipe or RECIPES
         if name == "train":
             from eval.benchmarks.training import benchmark_train
 
-            return benchmark_train(args.recipe, args.threads[0], args.rounds)
+            return benchmark_train(recipes, args.threads[0], args.rounds)
         from eval.benchmarks.loading import benchmark_loader
 
-        return [benchmark_loader(recipe, args.threads[0]) for recipe in args.recipe]
+        return [benchmark_loader(recipe, args.threads[0]) for recipe in recipes]
 
 
 if __name__ == "__main__":

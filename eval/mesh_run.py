@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +16,7 @@ from configs.errors import UserError
 from data.importers.fresh_folder import fresh_folder
 from data.progress_bars import stage_bars
 from eval.benchmarks.machine import memory_gib
+from eval.device_choice import device_of
 from eval.mesh_views import ViewPlan, plan_views
 from eval.pages.mesh_outputs import BYTES_NEEDED, MeshResult, write_mesh_outputs
 from eval.reconstruction import BACKGROUND
@@ -106,18 +106,6 @@ def config_of(args: argparse.Namespace, plan: ViewPlan) -> MeshConfig:
 def bounds_of(numbers: list[float] | None) -> tuple[np.ndarray, np.ndarray] | None:
     """The two corners of --bounds."""
     return None if numbers is None else (np.array(numbers[:3]), np.array(numbers[3:]))
-
-
-def device_of(name: str | None) -> torch.device:
-    """The device that views are rendered on; raises UserError where there is none of that name."""
-    has_gpu = torch.cuda.is_available()
-    try:
-        device = torch.device(name or ("cuda" if has_gpu else "cpu"))
-    except RuntimeError as error:
-        raise UserError(f"--device is {name!r}, expected cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not has_gpu:
-        raise UserError(f"--device is {name!r}, but PyTorch finds no CUDA GPU here; use cpu")
-    return device
 
 
 def print_mesh(summary: dict[str, object], seconds: dict[str, float]) -> None:

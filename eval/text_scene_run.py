@@ -16,8 +16,8 @@ from data.cameras import Cameras
 from data.durable_files import write_durably
 from data.importers.path_json import save_camera_path
 from data.importers.video import write_video
+from eval.device_choice import device_of
 from eval.generate_run import memory_explained
-from eval.mesh_run import device_of
 from eval.pages.clip_pictures import spread
 from eval.pages.html_report import Report
 from eval.pages.pictures import color_depth, depth_range

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 
 MATMUL_SIZE = 1024
+GPU_MATMUL_SIZE = 8192
+CPU = torch.device("cpu")
 
 
 def median_seconds(run: Callable[[], object], repeats: int) -> float:
@@ -22,9 +24,15 @@ def median_seconds(run: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def matmul_peak(dtype: torch.dtype, repeats: int = 7) -> float:
-    """FLOP/s of a product of two square matrices of side `MATMUL_SIZE`, at the threads torch has now."""
-    left = torch.randn(MATMUL_SIZE, MATMUL_SIZE).to(dtype)
-    right = torch.randn(MATMUL_SIZE, MATMUL_SIZE).to(dtype)
-    seconds = median_seconds(lambda: left @ right, repeats)
-    return 2 * MATMUL_SIZE**3 / seconds
+def matmul_peak(dtype: torch.dtype, repeats: int = 7, device: torch.device = CPU) -> float:
+    """FLOP/s of a product of two square matrices, at the threads torch has now."""
+    on_gpu = device.type == "cuda"
+    size = GPU_MATMUL_SIZE if on_gpu else MATMUL_SIZE
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def multiply() -> None:
+        torch.mm(left, right)
+        if on_gpu:
+            torch.cuda.synchronize(device)
+
+    return 2 * size**3 / median_seconds(multiply, repeats)

@@ -27,7 +27,7 @@ WRITTEN_OUT = ROOT / "configs" / "full"
 
 def autoencoder_in(folder: Path, notes: list[str]) -> CogVideoXAutoencoder | LinearCodec:
     """The autoencoder of a folder on the meta device, from settings alone."""
-    return outline_autoencoder(_settings_folder(folder, CONFIG_FILE, notes))
+    return outline_autoencoder(settings_folder(folder, CONFIG_FILE, notes))
 
 
 def base_in(
@@ -45,7 +45,7 @@ def base_in(
             nn.Module.to(base.transformer, dtype)
             return base
     inside = f"{TRANSFORMER_FOLDER}/{CONFIG_FILE}"
-    return outline_base(_settings_folder(folder, inside, notes), dtype)
+    return outline_base(settings_folder(folder, inside, notes), dtype)
 
 
 def frame_size(
@@ -76,8 +76,12 @@ def frame_size(
     )
 
 
-def _settings_folder(folder: Path, inside: str, notes: list[str]) -> Path:
-    """`folder` if it is here, else where the settings of the model of that name are written out."""
+def settings_folder(folder: Path, inside: str, notes: list[str]) -> Path:
+    """`folder` if it is here, else where the settings of the model of that name are written out.
+
+    inside: the file in it that tells. notes: gets a sentence where they are written out. Raises UserError where the
+    sizes aren't known.
+    """
     if (folder / inside).is_file():
         return folder
     for start in range(len(folder.parts)):
