@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from configs.errors import EXIT_DONE, EXIT_USER, run_command
-from eval.benchmarks.machine import describe_machine
 from eval.dependency_probe import Answer, ask
+from eval.machine import describe_machine
 from models.published_weights import I3D, INCEPTION, LPIPS_BACKBONES, file_name
 
 ROOT = Path(__file__).resolve().parents[1]

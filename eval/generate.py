@@ -66,10 +66,14 @@ def main(argv: list[str] | None = None) -> int:
     return EXIT_DONE
 
 
+LONGEST_LABEL = 60
+"""Characters; a file name has at most 255 bytes, and a character up to four."""
+
+
 def _path_label(path: str) -> str:
     """A path argument as a part of a file name."""
     name = Path(path).stem if "/" in path or path.endswith((".json", ".txt")) else path
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:LONGEST_LABEL]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -114,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("commanded", "auto", "estimated"),
         default="commanded",
         help="where each clip's cameras are taken to be: on the path (default), where its frames say, or that only"
-        " where they say that the path is not followed (auto)",
+        " where they say that the path is not followed (auto); a path that only turns is taken as it is",
     )
     path.add_argument(
         "--focal",

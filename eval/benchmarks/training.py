@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.loader import load_config
-from eval.benchmarks.machine import load_average
 from eval.benchmarks.scaling import APART, TOGETHER, weak_scaling
 from eval.benchmarks.stand_in import stand_in, torch_threads
 from eval.benchmarks.train_step import measure_step
 from eval.benchmarks.training_run import measure_run
+from eval.machine import load_average
 from train.engine import StepRule
 from train.engine_choice import create_engine
 from train.ranks import joined_ranks

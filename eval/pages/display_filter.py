@@ -20,6 +20,7 @@ def with_pixel_blur(gaussians: Gaussians, cameras: Cameras) -> Gaussians:
 
     gaussians: unbatched. cameras: `[v]`, those that the scene was predicted from.
     """
+    cameras = cameras.to(gaussians.means)
     rows = cameras.world_to_camera[:, 2]
     depth = gaussians.means @ rows[:, :3].T + rows[:, 3]
     pixel = depth / cameras.intrinsics[:, 0, 0]

@@ -145,7 +145,7 @@ def _report(folder: Path, result: RefineResult, summary: dict[str, Any]) -> Repo
     report = Report(
         f"Refined: {result.source.parent.name or result.source.name}",
         f"{result.before.num_gaussians:,} Gaussians went in, {result.after.num_gaussians:,} came out after"
-        f" {len(result.losses)} steps. Kept: {summary['kept']}.",
+        f" {summary['settings']['config']['iterations']} steps. Kept: {summary['kept']}.",
     )
     report.tiles(
         [

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from configs.errors import UserError
@@ -25,7 +25,7 @@ from eval.pages.clip_pictures import spread
 from eval.pages.html_report import Report
 from eval.pages.pictures import draw_grid, png_bytes
 from eval.reconstruction import render_scene
-from eval.scores.image_to_scene import path_of, photo_of
+from eval.scores.image_to_scene import GROUPS, path_of, photo_of
 from eval.scores.measured import DIGITS
 from eval.scores.report_parts import add_failed, add_making
 from eval.scores.score_run import (
@@ -53,7 +53,6 @@ from train.randomness import derive_seed
 
 LINE_FORMAT = "1"
 BEFORE = "before"
-GROUPS = {"path": "along the path", "beside": "beside the path"}
 NUM_SHOWN = 4
 WORSE_DB = 0.2
 """A scene counts as made worse from here on."""
@@ -82,6 +81,19 @@ class RefinementScoreConfig(ScoreConfig):
     pipeline: Path = Field(TINY_PIPELINE, description="folder with pipeline.json")
     settings: dict[str, RefinementSetting] = Field(min_length=1)
     pictures_of: str | None = Field(None, description="the setting that pictures show; the first")
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> RefinementScoreConfig:
+        if BEFORE in self.settings:
+            raise ValueError(
+                f"settings: {BEFORE!r} is the scene that is refined; name it otherwise"
+            )
+        if self.pictures_of is not None and self.pictures_of not in self.settings:
+            known = ", ".join(self.settings)
+            raise ValueError(
+                f"pictures_of: there is no setting {self.pictures_of!r}; there are {known}"
+            )
+        return self
 
     def create(self) -> RefinementScore:
         return RefinementScore(self)
@@ -202,7 +214,7 @@ class RefinementScore:
     def _draw(self, clip: Clip, scenes: Mapping[str, Gaussians], file: Path) -> None:
         shown = self.config.pictures_of or next(iter(self.config.settings))
         views = spread(range(1, clip.num_frames), NUM_SHOWN)
-        cameras = clip.cameras.select(views)
+        cameras = clip.cameras.select(views).to(self.pipeline.device)
         rows: list[list[Float[Tensor, "3 h w"]]] = [[clip.frames[view] for view in views]]
         for name in (BEFORE, shown):
             rows.append(list(render_scene(scenes[name], cameras).frames.cpu()))

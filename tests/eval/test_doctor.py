@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from eval import doctor
-from eval.benchmarks.machine import memory_gib, num_cores
 from eval.dependency_probe import Answer, ask
 from eval.doctor import Ability, Dependency, Diagnosis, check_package, declared_packages
+from eval.machine import memory_gib, num_cores
 
 ROOT = Path(doctor.__file__).resolve().parents[1]
 

@@ -251,3 +251,8 @@ def test_poses_are_measured_where_that_is_asked_for(run, photo):
     (line,) = metrics["poses"]
     assert line["used"] == "commanded" and "estimate poses" in metrics["seconds"]
     assert any("kept, unchecked" in note for note in metrics["notes"])
+
+
+def test_a_long_prompt_makes_a_name_that_a_disk_takes():
+    label = generate._path_label("\N{GRINNING FACE}a tower, " * 40)
+    assert label.startswith("_a_tower__") and len(label.encode()) < 255

@@ -8,8 +8,7 @@ sum. Constants follow DreamGaussian (arXiv 2309.16653) and, for frames that do n
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -101,7 +100,8 @@ class Refinement:
             raise UserError(
                 "refine: without a prior, frames or the input there is nothing to go by"
             )
-        self.config, self.evidence, self.prior, self.seed = config, evidence, prior, seed
+        self.config, self.evidence, self.seed = config, evidence, seed
+        self.prior = prior if config.distill_weight else None
         self.sampler = sampler
         splits = torch.Generator().manual_seed(derive_seed("refine splits", seed))
         self.scene = SceneOptimiser(scene, config, splits)
@@ -139,11 +139,13 @@ class Refinement:
     def step(self) -> RefineStep:
         """One step; raises UserError where the scene has run away."""
         step, progress = self.num_steps, self.num_steps / self.config.iterations
+        # A renderer leaves out what is not finite, so that no loss may show it.
+        self._check_finite(self.scene.raw.tensors.values(), step)
         generator = torch.Generator().manual_seed(derive_seed("refine", self.seed, step))
         gaussians, trace = self.scene.gaussians(), self.scene.trace()
         losses: dict[str, Tensor] = {}
         size = (1, 1)
-        if self.prior is not None and self.config.distill_weight:
+        if self.prior is not None:
             cameras = self._shrunk(self.sampler.draw(self.prior, generator), progress)
             size = (cameras.height, cameras.width)
             with self.watch("rasteriser"):
@@ -163,22 +165,21 @@ class Refinement:
         if self.field is not None:
             losses["deformation"] = self.field.penalty()
         total = torch.stack(list(losses.values())).sum()
+        self._check_finite([total], step)
         traced = trace if trace is not None and len(trace.radii) else None
         self.scene.step(total, progress, traced, size, self.watch)
         for beside in (self.field, self.poses):
             if beside is not None:
                 beside.step(progress, self.config.final_rate**progress)
         told = {name: float(value.detach()) for name, value in losses.items()}
-        if "prior" in told and not math.isfinite(told["prior"]):
-            raise UserError(
-                f"refine: the scene ran away at step {step}; lower rates.means or distill_weight"
-            )
         return RefineStep(step, told, self.scene.num_gaussians)
 
     def state(self) -> dict[str, Tensor]:
         """All that the rest of the run depends on, beside what the refinement was made with."""
         found = {f"scene.{name}": value for name, value in self.scene.state().items()}
         found["splits"] = self._splits.get_state()
+        for name, value in self.watch.seconds.items():
+            found[f"seconds.{name}"] = torch.tensor(value, dtype=torch.float64)
         if self.field is not None:
             found |= {f"field.{name}": value for name, value in self.field.state().items()}
         if self.poses is not None:
@@ -189,6 +190,8 @@ class Refinement:
         """Goes on where `state` was taken."""
         self.scene.load_state(under("scene.", state))
         self._splits.set_state(state["splits"])
+        for name, value in under("seconds.", state).items():
+            self.watch.seconds[name] = self.watch.seconds.get(name, 0.0) + float(value)
         if self.field is not None:
             self.field.load_state(under("field.", state))
         if self.poses is not None:
@@ -214,6 +217,12 @@ class Refinement:
         value = self.config.distill_weight * loss.detach()
         linear = (frames * gradient).sum()
         return linear + (value - linear.detach())
+
+    def _check_finite(self, tensors: Iterable[Tensor], step: int) -> None:
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise UserError(
+                f"refine: the scene ran away at step {step}; lower rates.means, or distill_weight if there is a prior"
+            )
 
     def _evidence_size(self, evidence: Evidence, progress: float) -> tuple[int, int]:
         shrink = self.config.resolution.shrink_at(progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import SimpleNamespace
 
+import torch
 from torch import Tensor
 
 from configs.errors import UserError
@@ -16,9 +17,19 @@ RUNNING = ("grad2d", "count")
 
 
 class GsplatDensityControl:
-    """A `DensityControl` that leaves all of it to gsplat. Splits draw from torch's generator of the device."""
+    """A `DensityControl` that leaves all of it to gsplat.
 
-    def __init__(self, config: DensityConfig, scene: EditableScene, min_opacity: float) -> None:
+    gsplat draws where halves go from torch's generator of the device: `generator`, on the CPU, seeds that for each
+    step, and leaves it otherwise as it was.
+    """
+
+    def __init__(
+        self,
+        config: DensityConfig,
+        scene: EditableScene,
+        min_opacity: float,
+        generator: torch.Generator,
+    ) -> None:
         """Raises UserError where gsplat is missing, or is asked for what it does not have."""
         try:
             from gsplat.strategy import DefaultStrategy
@@ -31,7 +42,7 @@ class GsplatDensityControl:
                 "density.max_gaussians is not something that gsplat's strategy has; leave it out, or fit"
                 " on the CPU"
             )
-        self.scene = scene
+        self.scene, self.generator = scene, generator
         self.strategy = DefaultStrategy(
             prune_opa=min_opacity,
             grow_grad2d=config.grow_gradient,
@@ -57,9 +68,13 @@ class GsplatDensityControl:
             "gaussian_ids": None,
             "means2d": SimpleNamespace(grad=trace.gradients),
         }
-        self.strategy.step_post_backward(
-            self.scene.raw.tensors, self.scene.adams, self.running, step, told
-        )
+        seed = int(torch.randint(2**62, (), generator=self.generator))
+        device = self.scene.raw.tensors["means"].device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            self.strategy.step_post_backward(
+                self.scene.raw.tensors, self.scene.adams, self.running, step, told
+            )
 
     def keep_rows(self, rows: Tensor) -> None:
         for name in RUNNING:

@@ -176,7 +176,7 @@ def make_density_control(
 ) -> DensityControl:
     """gsplat's own for a scene on CUDA, the same rules elsewhere. min_opacity: fainter Gaussians are pruned."""
     if scene.raw.tensors["means"].is_cuda:
-        return GsplatDensityControl(config, scene, min_opacity)
+        return GsplatDensityControl(config, scene, min_opacity, generator)
     return TorchDensityControl(config, scene, min_opacity, generator)
 
 

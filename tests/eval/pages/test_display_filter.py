@@ -47,3 +47,8 @@ def test_what_no_camera_sees_stays_as_it_is():
     assert torch.equal(shown.scales[-1], scene.scales[-1])
     assert (shown.scales[:-1] > scene.scales[:-1]).all()
     assert torch.equal(shown.means, scene.means)
+
+
+def test_cameras_go_where_the_gaussians_are():
+    scene = wall_of_points().to("meta")
+    assert with_pixel_blur(scene, small_camera()).scales.device.type == "meta"

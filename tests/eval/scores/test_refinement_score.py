@@ -10,7 +10,14 @@ import torch
 from data.procedural.config import SceneConfig
 from eval import score
 from eval.scores import refinement_score
-from eval.scores.refinement_score import BEFORE, kept, overall_gain, summarise, table_rows
+from eval.scores.refinement_score import (
+    BEFORE,
+    RefinementScoreConfig,
+    kept,
+    overall_gain,
+    summarise,
+    table_rows,
+)
 
 
 def methods(before: float, after: float, keeps: bool) -> dict:
@@ -68,3 +75,16 @@ def test_the_command_scores_scenes_before_and_after(pipeline_folder, tmp_path, m
     assert (tmp_path / "out" / "report.html").is_file()
     before = lines[0]["methods"][BEFORE]["psnr"]
     assert set(before) == {"path", "beside"} and torch.isfinite(torch.tensor(before["path"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"settings": {"before": {}}}, "'before' is the scene that is refined"),
+        ({"settings": {"a": {}}, "pictures_of": "b"}, "there is no setting 'b'; there are a"),
+    ],
+)
+def test_names_that_would_be_mistaken_are_refused(given, told):
+    recipe = {"kind": "refinement", "data": "seeds.json", "out": "out", **given}
+    with pytest.raises(ValueError, match=told):
+        RefinementScoreConfig.model_validate(recipe)

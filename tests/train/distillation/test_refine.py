@@ -85,6 +85,8 @@ def test_a_continued_refinement_is_the_same_refinement(damaged, path, look, view
     second.run()
     for name, value in whole.gaussians().tensors().items():
         assert torch.equal(value, second.gaussians().tensors()[name]), name
+    for name, seconds in first.watch.seconds.items():
+        assert second.watch.seconds[name] > seconds
 
 
 def test_without_a_prior_frames_alone_mend_the_scene(damaged, path, look):
@@ -157,3 +159,29 @@ def test_nothing_to_go_by_is_refused(damaged, path, look):
     config = RefineConfig(input_weight=0.0)
     with pytest.raises(UserError, match="nothing to go by"):
         Refinement(damaged, sampler_of(path), evidence, None, config, seed=0)
+
+
+def test_a_prior_without_weight_is_no_prior(damaged, path, look):
+    evidence = evidence_of(look, path, [0])
+    config = RefineConfig(iterations=2, distill_weight=0.0)
+    runs = [
+        Refinement(damaged, sampler_of(path), evidence, prior, config, seed=0).run()
+        for prior in (OraclePrior(look, SIGNAL), None)
+    ]
+    assert torch.equal(runs[0].means, runs[1].means)
+    assert not torch.equal(runs[0].means, damaged.means)
+
+
+@pytest.mark.parametrize("with_prior", [True, False])
+def test_a_scene_that_ran_away_is_not_stepped(damaged, path, look, with_prior):
+    prior = OraclePrior(look, SIGNAL) if with_prior else None
+    evidence = evidence_of(look, path, [0])
+    config = RefineConfig(iterations=2)
+    refinement = Refinement(damaged, sampler_of(path), evidence, prior, config, seed=0)
+    refinement.step()
+    with torch.no_grad():
+        refinement.scene.raw.tensors["colors"][:] = torch.nan
+    means = refinement.gaussians().means.clone()
+    with pytest.raises(UserError, match="the scene ran away at step 1; lower rates.means"):
+        refinement.step()
+    assert torch.equal(refinement.gaussians().means, means)

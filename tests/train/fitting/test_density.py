@@ -45,12 +45,13 @@ def test_the_rules_are_gsplats(scene, split_scale):
         start=1, stop=9, every=2, split_scale=split_scale, prune_scale=0.11, prune_large_after=3
     )
     ours, theirs = optimiser_of(scene), optimiser_of(scene)
-    mine = TorchDensityControl(config, ours, 0.7, torch.Generator().manual_seed(5))
-    torch.manual_seed(5)
-    gsplats = GsplatDensityControl(config, theirs, 0.7)
+    mine = TorchDensityControl(config, ours, 0.7, torch.Generator())
+    gsplats = GsplatDensityControl(config, theirs, 0.7, torch.Generator().manual_seed(5))
+    seeds = torch.Generator().manual_seed(5)
     sizes = []
     for step in range(12):
         trace = random_trace(ours.num_gaussians, step)
+        mine.generator.manual_seed(int(torch.randint(2**62, (), generator=seeds)))
         if mine.watches(step):
             mine.after_step(step, trace, SIZE)
         assert mine.watches(step) == gsplats.watches(step) == (step < 9)
@@ -59,6 +60,22 @@ def test_the_rules_are_gsplats(scene, split_scale):
         assert_same(ours, theirs)
         sizes.append(ours.num_gaussians)
     assert len(set(sizes)) >= 3 and mine.grown > 10 and mine.pruned > 5
+
+
+def test_gsplats_splits_are_those_of_the_generator_and_leave_torchs_alone(scene):
+    pytest.importorskip("gsplat")
+    config = DensityConfig(start=0, every=1, split_scale=1e-4, grow_gradient=1e-9)
+    found = []
+    for number in (1, 2):
+        torch.manual_seed(number)
+        before = torch.get_rng_state()
+        optimiser = optimiser_of(scene)
+        generator = torch.Generator().manual_seed(7)
+        control = GsplatDensityControl(config, optimiser, 0.0, generator)
+        control.after_step(1, random_trace(80, 0), SIZE)
+        assert torch.equal(torch.get_rng_state(), before)
+        found.append(optimiser.raw.tensors["means"].detach())
+    assert len(found[0]) > 80 and torch.equal(*found)
 
 
 def test_no_more_than_there_is_room_for_and_the_most_wanted_first(scene):
