@@ -40,7 +40,8 @@ train only; the same recipe runs in one process or on many nodes:
   --nproc N          N processes on this node (torchrun); "gpu" means one for each GPU
   --max-restarts N   start failed processes again up to N times (torchrun)
   --hostfile FILE    the nodes of a DeepSpeed hostfile, started over ssh in this folder, which they share (torchrun)
-  under SLURM        with more than one task: srun, or this task's rank where srun already runs
+  under SLURM        with more than one task: srun, or this task's rank where srun already runs; a task is one
+                     process, so ask for as many tasks a node as it has GPUs, without --nproc and --max-restarts
   NNODES, NODE_RANK, MASTER_ADDR [MASTER_PORT]
                      start this on every node, each with its own rank (torchrun)
 
@@ -59,7 +60,7 @@ environment:
   STILLSCAPE_TORCH_INDEX  index for torch alone, e.g. https://download.pytorch.org/whl/cpu
 
 exit codes:
-  0 done   2 something you can fix, told in one message   1 a bug   75 training stopped: start again
+  0 done   2 something you can fix, told in one message   1 a bug   75 stopped early: start again
 TEXT
 }
 
@@ -148,6 +149,17 @@ count_processes() {
         fail "$1: --nproc is \"$nproc\", expected a number from 1, or gpu where there is one"
 }
 
+# Refuses the caller's nproc and restarts where each of $1 SLURM tasks is one process, so that neither is dropped.
+refuse_for_tasks() {
+    if [[ ! "$nproc" =~ ^1?$ ]]; then
+        fail "train: this SLURM job has $1 tasks, each of them one process, so --nproc $nproc has no meaning; leave it" \
+            "out and ask for as many tasks a node as it has GPUs (--ntasks-per-node=8), as configs/cluster/slurm.sh does"
+    elif [[ ! "$restarts" =~ ^0*$ ]]; then
+        fail "train: this SLURM job has $1 tasks, which --max-restarts $restarts can't start again; leave it out and" \
+            "submit configs/cluster/slurm.sh, which puts the job back into the queue"
+    fi
+}
+
 # Shares the cores among $1 processes on this node.
 share_cores() {
     local cores
@@ -180,6 +192,9 @@ train() {
         shift
     done
     set -- train.run ${rest[@]+"${rest[@]}"}
+    local num_tasks="${SLURM_STEP_NUM_TASKS:-1}"
+    ((num_tasks > 1)) || num_tasks="${SLURM_NTASKS:-1}"
+    if [[ -z "$hostfile" && -n "${SLURM_JOB_ID:-}" && "$num_tasks" -gt 1 ]]; then refuse_for_tasks "$num_tasks"; fi
     count_processes train
     [[ "$restarts" =~ ^[0-9]+$ ]] || fail "train: --max-restarts is \"$restarts\", expected a number from 0"
     local torchrun=("$VENV_PYTHON" -m train.torchrun "--max-restarts=$restarts")
@@ -219,7 +234,10 @@ train() {
             printf '# which this starts\n'
         fi
         # Tasks that end with 75 must not be killed by the first of them, or srun's code would be another.
-        start srun --kill-on-bad-exit=0 --wait=120 "$ROOT/launch.sh" train "${@:2}"
+        local srun=(srun --kill-on-bad-exit=0 --wait=120)
+        # Since SLURM 22.05 srun doesn't take the job's cores a task by itself.
+        if [[ -n "${SLURM_CPUS_PER_TASK:-}" ]]; then srun+=("--cpus-per-task=$SLURM_CPUS_PER_TASK"); fi
+        start "${srun[@]}" "$ROOT/launch.sh" train "${@:2}"
     elif [[ "${NNODES:-1}" -gt 1 ]]; then
         [[ -n "${MASTER_ADDR:-}" ]] || fail "train: NNODES is $NNODES, but MASTER_ADDR, the first node's name, is not set"
         [[ -n "${NODE_RANK:-}" ]] || fail "train: NNODES is $NNODES, but NODE_RANK, 0 on the first node, is not set"
@@ -263,7 +281,7 @@ score() {
     count_processes score
     if [[ "${nproc:-1}" -gt 1 ]]; then
         share_cores "$nproc"
-        start "$VENV_PYTHON" -m torch.distributed.run --standalone --nproc-per-node="$nproc" -m "$@"
+        start "$VENV_PYTHON" -m train.torchrun --standalone --nproc-per-node="$nproc" -m "$@"
     fi
     start "$VENV_PYTHON" -m "$@"
 }

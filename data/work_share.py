@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from configs.errors import UserError
 
 HELP = """\
-which share of the work is this process's; else torchrun's RANK and WORLD_SIZE say it, a SLURM job array's index, or
-the task of an srun"""
+which share of the work is this command's, which --nproc deals out further; else torchrun's RANK and WORLD_SIZE say
+it, a SLURM job array's index, or the task of an srun. On a machine with G GPUs, --device cuda is R's own, R modulo G"""
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,31 @@ def add_share_options(parser: argparse.ArgumentParser) -> None:
 
 
 def own_share(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> WorkShare:
-    """This process's share, by the options of `add_share_options` or else by the environment.
+    """This process's share, by the options of `add_share_options` and by the environment.
 
-    An index of a SLURM job array counts from the array's first, in its steps; where each task of the array starts
-    several processes by torchrun or srun, the shares multiply. Raises UserError where the numbers make no sense.
+    An index of a SLURM job array counts from the array's first, in its steps. Where such a task starts several
+    processes by torchrun or srun, or torchrun starts several with the same options, the shares multiply. Raises
+    UserError where the numbers make no sense.
     """
     if (args.rank is None) != (args.world_size is None):
         raise UserError("--rank and --world-size go together: one of them is missing")
-    if args.rank is not None:
-        return _checked(args.rank, args.world_size, "--rank and --world-size")
     started = _started_together(environment)
-    if "SLURM_ARRAY_TASK_ID" not in environment:
+    if args.rank is not None:
+        given = _checked(args.rank, args.world_size, "--rank and --world-size")
+        if started.is_all:
+            return replace(given, local_rank=given.rank)
+        if "TORCHELASTIC_RUN_ID" not in environment:
+            # Unlike torchrun's, their options may differ, and be each one's share already.
+            raise UserError(
+                f"--rank and --world-size are for processes started one by one, but this is one of {started.count}"
+                " that were started together and know their shares (srun, or RANK and WORLD_SIZE); leave both out"
+            )
+        rank, count = given.rank, given.count
+    elif "SLURM_ARRAY_TASK_ID" in environment:
+        rank, count = _place_in_array(environment)
+    else:
         return started
-    task, num_tasks = _place_in_array(environment)
-    return replace(
-        started, rank=task * started.count + started.rank, count=num_tasks * started.count
-    )
+    return replace(started, rank=rank * started.count + started.rank, count=count * started.count)
 
 
 def _started_together(environment: Mapping[str, str]) -> WorkShare:

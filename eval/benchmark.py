@@ -151,7 +151,7 @@ def _run(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
             return [benchmark_rasteriser(tuple(args.threads))]
         if name == PLANNED:
             from eval.benchmarks.planned_step import benchmark_planned
-            from eval.device_choice import device_of
+            from models.device_choice import device_of
 
             recipes = args.recipe or FULL_RECIPES
             return [benchmark_planned(recipes, device_of(args.device), args.clips, args.layers)]

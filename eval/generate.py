@@ -195,9 +195,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
             metavar="FOLDER",
             help=f"another {what}",
         )
-    models.add_argument(
-        "--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)"
-    )
+    models.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     models.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),

@@ -143,7 +143,7 @@ def camera_path(args: argparse.Namespace, first: Cameras, num_frames: int) -> Ca
 def open_pipeline(args: argparse.Namespace, share: WorkShare = ALL_WORK) -> ImageToScenePipeline:
     """The pipeline that a command line names, on the device where it runs: of several processes, on its own."""
     has_gpu = torch.cuda.is_available()
-    device = share_device(args.device or ("cuda" if has_gpu else "cpu"), share)
+    device = share_device(args.device, share)
     dtype = args.dtype or ("bfloat16" if device.type == "cuda" else "float32")
     named = {name: getattr(args, name) for name in vars(PartFolders())}
     pipeline = ImageToScenePipeline.from_pretrained(

@@ -38,16 +38,17 @@ def main(argv: list[str] | None = None) -> int:
     from eval.scores.gap_measures import check_generated, gap_markdown, measure_clip, summarise_gap
     from models.autoencoders.files import load_autoencoder
     from models.bundled_weights import TINY_AUTOENCODER, TINY_LALRM
+    from models.device_choice import device_of
     from models.lalrm import LaLRM
     from models.pretrained import weights_digest
     from train.run_folder import describe_environment
 
+    device = device_of(args.device)
     folders, weights = args.lalrm or [TINY_LALRM], args.autoencoder or TINY_AUTOENCODER
     if len(set(folders)) < len(folders):
         raise UserError("--lalrm names a folder twice")
     index = ShardIndex.load(args.shards)
     check_generated(index, weights)
-    device = torch.device(args.device)
     autoencoder = load_autoencoder(weights)
     if isinstance(autoencoder, torch.nn.Module):
         autoencoder.to(device)
@@ -96,7 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="weights folder (default: the bundled tiny one)",
     )
     parser.add_argument("--clips", type=positive, help="only so many, from the first")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/latent_gap"), metavar="FOLDER")
     return parser
 

@@ -95,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     surface.add_argument(
         "--steps", type=natural, help="that refine the texture; 0 leaves it baked (default: 10)"
     )
-    parser.add_argument("--device", help="cpu, cuda ... (default: a GPU where there is one)")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     return parser
 
 

@@ -15,12 +15,12 @@ from rich.table import Table
 from configs.errors import UserError
 from data.importers.fresh_folder import fresh_folder
 from data.progress_bars import stage_bars
-from eval.device_choice import device_of
 from eval.machine import memory_gib
 from eval.mesh_views import ViewPlan, plan_views
 from eval.pages.mesh_outputs import BYTES_NEEDED, MeshResult, write_mesh_outputs
 from eval.reconstruction import BACKGROUND
 from eval.scene_source import CAMERAS_NAME, open_scene
+from models.device_choice import device_of
 from models.meshing.extraction import (
     MeshConfig,
     check_scene,

@@ -20,11 +20,11 @@ from data.cameras import Cameras
 from data.importers.photo import open_photo
 from data.progress_bars import stage_bars
 from eval.clips.frames import FrameFiles, FrameOptions
-from eval.device_choice import device_of
 from eval.generate_run import memory_explained, open_pipeline
 from eval.pages.refine_outputs import RefineResult, preview, score_scene, write_refined
 from eval.refine_folder import RefineFolder, content_digest
 from eval.scene_source import CAMERAS_NAME, SceneSource, open_scene
+from models.device_choice import device_of
 from models.gaussians import Gaussians
 from models.meshing.extraction import check_scene
 from models.priors.interface import DiffusionPrior

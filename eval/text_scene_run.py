@@ -16,7 +16,6 @@ from data.cameras import Cameras
 from data.durable_files import write_durably
 from data.importers.path_json import save_camera_path
 from data.importers.video import write_video
-from eval.device_choice import device_of
 from eval.generate_run import memory_explained
 from eval.pages.clip_pictures import spread
 from eval.pages.html_report import Report
@@ -26,6 +25,7 @@ from eval.pages.scene_outputs import VIEWER_HELP
 from eval.pages.viewer_html import write_viewer
 from eval.refine_folder import RefineFolder
 from eval.refine_run import run_with_previews
+from models.device_choice import device_of
 from models.gaussians import Gaussians
 from models.priors.image import TEXT_GUIDANCE, load_image_prior
 from models.scenes.files import save_scene

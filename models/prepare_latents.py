@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from configs.errors import EXIT_DONE, run_command
-from data.command_options import add_existing_options, existing_choice
+from data.command_options import add_existing_options, existing_choice, positive
 from data.work_share import add_share_options, own_share
 from models.bundled_weights import TINY_AUTOENCODER
 
@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     from data.shard_index import ShardIndex, index_file
     from data.shard_report import report_share
     from data.shard_writing import num_own_clips
+    from data.views import check_frame_count
     from models.autoencoders.files import load_autoencoder
     from models.autoencoders.latent_shards import LATENTS, write_latents
     from models.share_device import share_device
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     device = share_device(args.device, share)
     index = ShardIndex.load(args.folder)
     windows = WindowConfig(
-        num_frames=args.frames,
+        num_frames=check_frame_count(args.frames, "--frames"),
         strides=tuple(args.strides),
         backwards=not args.forwards_only,
         mirrored=not args.unmirrored,
@@ -86,18 +87,20 @@ def build_parser() -> argparse.ArgumentParser:
         default=TINY_AUTOENCODER,
         help="weights folder of the video autoencoder (default: the bundled one)",
     )
-    parser.add_argument("--frames", type=int, default=17, help="frames of a window: 8k+1")
+    parser.add_argument("--frames", type=positive, default=17, help="frames of a window: 8k+1")
     parser.add_argument(
-        "--strides", type=int, nargs="+", default=[1], help="path frames from one to the next"
+        "--strides", type=positive, nargs="+", default=[1], help="path frames from one to the next"
     )
     parser.add_argument(
-        "--hop", type=int, default=8, help="path frames from one window's start to the next's"
+        "--hop", type=positive, default=8, help="path frames from one window's start to the next's"
     )
     parser.add_argument("--forwards-only", action="store_true", help="no windows run backwards")
     parser.add_argument(
         "--unmirrored", action="store_true", help="no windows flipped left to right"
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)"
+    )
     add_existing_options(parser)
     add_share_options(parser)
     return parser

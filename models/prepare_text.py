@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     share = own_share(args)
     device = share_device(args.device, share)
     index = ShardIndex.load(args.folder)
-    dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
+    dtype = args.dtype or ("float32" if device.type == "cpu" else "bfloat16")
     tokenizer, network = load_text_encoder(args.encoder, getattr(torch, dtype))
     encoder = TextEncoder(tokenizer, network.to(device))
     started = time.monotonic()
@@ -97,7 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch", type=positive, default=8, help="captions at once (default: %(default)s)"
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)"
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from configs.errors import UserError
 from data.work_share import WorkShare
+from models.device_choice import device_of
 
 
-def share_device(name: str, share: WorkShare) -> torch.device:
+def share_device(name: str | None, share: WorkShare) -> torch.device:
     """The device of that name; for "cuda", the process's own GPU of those that it can see.
 
-    Raises UserError where there is no such device.
+    Raises UserError as `device_of` does.
     """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device is {name!r}, expected cpu, cuda or cuda:N") from error
+    device = device_of(name)
     if device.type != "cuda":
         return device
     num_visible = torch.cuda.device_count()
-    if num_visible == 0:
-        raise UserError(f"--device is {name!r}, but PyTorch finds no CUDA GPU here; use cpu")
     return torch.device("cuda", share.local_rank % num_visible) if device.index is None else device

@@ -136,7 +136,7 @@ def test_a_score_is_shared_by_processes_of_one_node(command, launch):
     words = command("score", "clips", "--nproc", "2", "--out", "x", OMP_NUM_THREADS="1")
     assert words[:3] == ["OMP_NUM_THREADS=1", "NUMBA_NUM_THREADS=1", "OMP_WAIT_POLICY=PASSIVE"]
     assert words[3:] == [
-        *("VENV/bin/python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+        *("VENV/bin/python", "-m", "train.torchrun", "--standalone", "--nproc-per-node=2"),
         *("-m", "eval.score", "clips", "--out", "x"),
     ]
     assert launch("--dry-run", "score", "--nproc", "x", "clips").returncode == 2
@@ -201,6 +201,39 @@ def test_slurm_starts_one_task_a_rank_and_each_task_takes_its_rank(command, laun
         *("MASTER_PORT=20001", "OMP_NUM_THREADS=6", "NUMBA_NUM_THREADS=6"),
         *("OMP_WAIT_POLICY=PASSIVE", "VENV/bin/python", "-m", "train.run", "r.yaml", "lr=1"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("option", "cure"),
+    [
+        (("--nproc", "gpu"), "--ntasks-per-node"),
+        (("--nproc=8",), "--ntasks-per-node"),
+        (("--max-restarts=2",), "configs/cluster/slurm.sh"),
+    ],
+)
+def test_what_slurm_tasks_would_drop_is_refused(launch, tmp_path, option, cure):
+    script(tmp_path / "bin" / "scontrol", "echo first")
+    script(tmp_path / "bin" / "nvidia-smi", "echo 'GPU 0: A'", "echo 'GPU 1: A'")
+    job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "3", "SLURM_PROCID": "0"}
+    job["SLURM_JOB_NODELIST"] = job["SLURM_STEP_NODELIST"] = "n[1-3]"
+    for place in ({}, {"SLURM_STEP_NUM_TASKS": "3", "SLURM_LOCALID": "0"}):
+        process = launch("--dry-run", "train", *option, "r.yaml", **job, **place)
+        assert process.returncode == 2
+        assert process.stderr.startswith("error: train: this SLURM job has 3 tasks")
+        assert cure in process.stderr and len(process.stderr.splitlines()) == 1
+        assert launch("--dry-run", "train", "--nproc=1", "r.yaml", **job, **place).returncode == 0
+    alone = {**job, "SLURM_NTASKS": "1"}
+    assert launch("--dry-run", "train", *option, "r.yaml", **alone).returncode == 0
+
+
+def test_srun_gives_each_task_the_cores_of_the_job(launch, tmp_path):
+    """Which it doesn't by itself since SLURM 22.05."""
+    script(tmp_path / "bin" / "scontrol", "echo first")
+    job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "n1"}
+    given = launch("--dry-run", "train", "r.yaml", **job, SLURM_CPUS_PER_TASK="12").stdout
+    words = shlex.split(given.splitlines()[-1])
+    assert words[0] == "srun" and "--cpus-per-task=12" in words[: words.index("train")]
+    assert "cpus-per-task" not in launch("--dry-run", "train", "r.yaml", **job).stdout
 
 
 def test_a_hostfile_is_launch_sh_on_every_node(launch, tmp_path):

@@ -19,7 +19,7 @@ class LoopConfig(Config):
 
     may_change: ClassVar = frozenset(
         {"steps", "log_every", "validate_every", "save_every", "keep_checkpoints", "max_minutes"}
-        | {"hang_minutes"}
+        | {"hang_minutes", "long_hang_minutes"}
     )
 
     steps: int = Field(ge=0, description="0: only validate and export what the task builds")
@@ -35,6 +35,12 @@ class LoopConfig(Config):
     max_minutes: float | None = Field(None, gt=0, description="then stop with a checkpoint")
     hang_minutes: float | None = Field(
         30.0, gt=0, description="end the run where no rank gets on for so long; null: never"
+    )
+    long_hang_minutes: float = Field(
+        120.0,
+        gt=0,
+        description="the same at the start, in validation and in export, which may take longer; at least"
+        " hang_minutes",
     )
 
 

@@ -36,13 +36,13 @@ TOLD = "hang/told"
 class Place:
     """Where a rank is: in which part of which step, and how many it entered before.
 
-    untimed: whether that part may take any time (validation, export).
+    long: whether that part may take far longer than a step's (start, validation, export).
     """
 
     count: int
     step: int
     part: str
-    untimed: bool
+    long: bool
     process: str
 
     def __str__(self) -> str:
@@ -56,29 +56,35 @@ class HangWatch:
     """Watches while it is entered.
 
     minutes: the longest stand-still; None watches nothing.
+    long_minutes: the longest one while any rank is in a part that may take long; at least `minutes`.
     end: called with the exit code where the run is over.
     """
 
     def __init__(
-        self, ranks: Ranks, minutes: float | None, end: Callable[[int], Any] = os._exit
+        self,
+        ranks: Ranks,
+        minutes: float | None,
+        long_minutes: float = 0.0,
+        end: Callable[[int], Any] = os._exit,
     ) -> None:
         self.ranks, self.end = ranks, end
         self.limit = None if minutes is None else 60 * minutes
+        self.long_limit = 60 * max(minutes or 0.0, long_minutes)
         self._process = f"process {os.getpid()} on {socket.gethostname()}"
         self._place = Place(0, 0, "start", True, self._process)
         self._since = time.monotonic()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def at(self, step: int, part: str, *, untimed: bool = False) -> None:
+    def at(self, step: int, part: str, *, long: bool = False) -> None:
         """Notes that this rank enters a part of a step. Every rank calls it in the same order."""
         self._since = time.monotonic()
-        self._place = Place(self._place.count + 1, step, part, untimed, self._process)
+        self._place = Place(self._place.count + 1, step, part, long, self._process)
 
     @contextmanager
-    def untimed(self, step: int, part: str) -> Iterator[None]:
-        """For what may take any time."""
-        self.at(step, part, untimed=True)
+    def long_part(self, step: int, part: str) -> Iterator[None]:
+        """For what may take far longer than a part of a step."""
+        self.at(step, part, long=True)
         yield
         self.at(step, f"after {part}")
 
@@ -108,9 +114,8 @@ class HangWatch:
         while not self._stopped.wait(self._seconds_between_looks):
             place, seconds = self._place, time.monotonic() - self._since
             places = _within(SECONDS_TO_ANSWER, partial(self._exchange, mine, place))
-            if seconds <= self.limit or place.untimed:
-                continue
-            if places is not None and any(other.untimed for other in places):
+            in_long_part = any(one.long for one in [place, *(places or [])])
+            if seconds <= (self.long_limit if in_long_part else self.limit):
                 continue
             if places != before:  # what another rank has sent may be a look old
                 before = places
@@ -143,7 +148,8 @@ class HangWatch:
         if store is None or places is None or self._is_first_to_tell(store):
             print(
                 f"error: nothing has moved for {seconds:.0f} s: {text}. The run ends; continue from its last"
-                " checkpoint with resume=auto (loop.hang_minutes is the longest stand-still)",
+                " checkpoint with resume=auto (loop.hang_minutes is the longest stand-still,"
+                " loop.long_hang_minutes that in validation and export)",
                 file=sys.stderr,
                 flush=True,
             )

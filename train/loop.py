@@ -48,7 +48,8 @@ def train_loop(
     Leaves a checkpoint at its end, and the exported weights unless a signal ended it. Raises UserError
     where `guard.max_bad_steps` steps in a row had to be left out, or a checkpoint can't be written.
     """
-    with HangWatch(engine.ranks, config.loop.hang_minutes) as watch:
+    limits = config.loop.hang_minutes, config.loop.long_hang_minutes
+    with HangWatch(engine.ranks, *limits) as watch:
         loop = TrainLoop(task, config, engine, folder, stop, watch)
         try:
             outcome = loop.run()
@@ -103,7 +104,7 @@ class TrainLoop:
         elif self.step < loop.steps:
             outcome = self._train()
         if outcome is not Outcome.SIGNALLED:
-            with self.watch.untimed(self.step, "export"):
+            with self.watch.long_part(self.step, "export"):
                 self.export()
         return outcome
 
@@ -208,7 +209,7 @@ class TrainLoop:
         model.eval()
         result: Validation | None = None
         with (
-            self.watch.untimed(self.step, "validation"),
+            self.watch.long_part(self.step, "validation"),
             torch.no_grad(),
             self._averaged(),
             self.engine.autocast(),

@@ -15,7 +15,8 @@ DESCRIPTION = """\
 Trains a model by a recipe. Everything a run writes goes to runs/<name>/: the resolved config.yaml,
 environment.json, metrics.jsonl, TensorBoard logs, sample pictures, checkpoints and, at the end, weights.
 An existing run is continued with resume=auto. SIGTERM, SIGUSR1 and Ctrl-C stop it with a checkpoint. Where
-nothing moves for loop.hang_minutes the run ends (exit code 1) and names the rank that hangs, and its step.
+nothing moves for loop.hang_minutes, or loop.long_hang_minutes in validation and export, the run ends (exit
+code 1) and names the rank that hangs, and its step.
 
 exit codes: 0 done; 2 something to fix, told in one message; 75 stopped early, start again with resume=auto.
 """
@@ -84,7 +85,9 @@ def run(config: RunConfig) -> int:
 def _longest_wait(config: RunConfig) -> timedelta | None:
     """For another rank in one collective call: so long that `train.hang_watch` speaks first."""
     minutes = config.loop.hang_minutes
-    return None if minutes is None else timedelta(minutes=2 * minutes + 5)
+    if minutes is None:
+        return None
+    return timedelta(minutes=2 * max(minutes, config.loop.long_hang_minutes) + 5)
 
 
 if __name__ == "__main__":

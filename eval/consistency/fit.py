@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from pydantic import Field, field_validator
 
-from configs.errors import UserError
 from configs.loader import Config
 from data.clips import Clip
+from models.device_choice import device_of
 from models.gaussians import Gaussians
 from train.fitting.fit import FitConfig, fit_gaussians
 from train.fitting.parameters import FitRates
@@ -60,6 +60,7 @@ def fit_scene(clip: Clip, views: Sequence[int], config: SceneFitConfig, seed: in
     A function of frames, cameras, views, config and seed alone, on one kind of device. Raises UserError where
     the device is not there.
     """
+    device = device_of(config.device, "device")
     frames, cameras = clip.frames[list(views)], clip.cameras.select(views)
     generator = torch.Generator().manual_seed(derive_seed("scene fit", seed))
     num_pixels = cameras.height * cameras.width
@@ -77,9 +78,6 @@ def fit_scene(clip: Clip, views: Sequence[int], config: SceneFitConfig, seed: in
         rates=config.rates.model_copy(update={"means": config.step_px / focal_px}),
         ssim_weight=config.ssim_weight,
     )
-    device = torch.device(config.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={config.device}: this machine has no CUDA device; use device=cpu")
     return fit_gaussians(
         initial.to(device), frames.to(device), cameras.to(device), settings, generator
     )

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,18 @@ def test_the_command_of_a_pod_is_one_that_launch_sh_takes(
     recipe, *overrides = words[words.index("train.run") + 1 :]
     config = load_config(ROOT / recipe, overrides, Recipe)
     assert str(config.runs_root) == "/shared/runs" and config.resume == "auto"
+    (mount,) = (m["mountPath"] for m in container["volumeMounts"] if m["name"] == "shared")
+    named = {path.as_posix() for path in paths_in(config.model_dump())}
+    assert len(named) >= 7, "runs, base, autoencoder, three sets, validation"
+    assert {path for path in named if not path.startswith(f"{mount}/")} == set()
+
+
+def paths_in(tree: Any) -> Iterator[Path]:
+    """Every path of a configuration: the image has none of what they name."""
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    if isinstance(tree, list | tuple):
+        for value in tree:
+            yield from paths_in(value)
+    elif isinstance(tree, Path):
+        yield tree

@@ -35,7 +35,25 @@ def test_each_launcher_is_understood():
     assert (both.rank, both.count) == (2 * 3 + 2, 12)
     both = share(**ARRAY, **torchrun, SLURM_ARRAY_TASK_ID="16")
     assert both == WorkShare(3 * 8 + 5, 32, 1, 4)
-    assert share("--rank", "1", "--world-size", "2", **torchrun) == WorkShare(1, 2)
+
+
+def test_given_shares_multiply_with_those_of_nproc():
+    """As on each of two machines: without it both processes would have the same share."""
+    torchrun = {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "TORCHELASTIC_RUN_ID": "none"}
+    shares = [
+        share("--rank", machine, "--world-size", "2", RANK=rank, LOCAL_RANK=rank, **torchrun)
+        for machine in "01"
+        for rank in "012"
+    ]
+    assert shares == [WorkShare(rank, 6, rank % 3, 3) for rank in range(6)]
+
+
+def test_processes_started_by_hand_on_one_machine_have_places_on_it():
+    """By which each takes a GPU of its own."""
+    shares = [share("--rank", rank, "--world-size", "2") for rank in "01"]
+    assert shares == [WorkShare(0, 2, 0), WorkShare(1, 2, 1)]
+    lone_torchrun = {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}
+    assert share("--rank", "1", "--world-size", "2", **lone_torchrun) == WorkShare(1, 2, 1)
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])
@@ -48,6 +66,16 @@ def test_every_part_is_taken_once(count):
     ("argv", "environment", "message"),
     [
         (["--rank", "1"], {}, "go together"),
+        (
+            ["--rank", "1", "--world-size", "3"],
+            {**TASKS, "SLURM_PROCID": "1"},
+            "one of 3 that were",
+        ),
+        (
+            ["--rank", "1", "--world-size", "2"],
+            {"RANK": "1", "WORLD_SIZE": "2"},
+            "leave both out",
+        ),
         (["--rank", "2", "--world-size", "2"], {}, "rank 2 of 2; expected 0 to 1"),
         ([], {"RANK": "x", "WORLD_SIZE": "2"}, "RANK is 'x'"),
         (

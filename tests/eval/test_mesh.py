@@ -164,7 +164,7 @@ def test_what_makes_no_mesh_is_refused_and_leaves_nothing(scene, tmp_path, monke
     for arguments, words in cases:
         with pytest.raises(UserError, match=words):
             run(*QUICK, *arguments, "--out", out)
-        assert not out.exists() and not out.with_name("mesh.tmp").exists()
+        assert not out.exists() and not list(tmp_path.glob("*.tmp"))
     monkeypatch.setattr("eval.mesh_run.memory_gib", lambda: (0.6, 0.4))
     with pytest.raises(
         UserError, match=r"needs .* GiB of memory, and 0\.\d GiB are free; --grid \d+ would fit"

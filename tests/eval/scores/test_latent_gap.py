@@ -95,3 +95,9 @@ def test_clips_that_were_not_generated_are_refused(clip, weights, tmp_path) -> N
     with pytest.raises(UserError, match="not of the autoencoder .*other_autoencoder"):
         run(tmp_path, shards, other)
     assert not (tmp_path / "gap").exists()
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda:9"])
+def test_a_device_that_is_not_there_is_one_sentence(tmp_path, device) -> None:
+    with pytest.raises(UserError, match=f"--device is '{device}'"):
+        main([str(tmp_path), "--device", device])

@@ -167,18 +167,27 @@ def test_torchrun_writes_what_one_process_writes(tmp_path, clip):
     path = clip.select(range(clip.num_path_frames))
     write_shards([path, path.mirrored(), path], tmp_path / "shards")
 
-    def score(out: str, *launcher: str) -> bytes:
+    def score(out: str, *launcher: str, code: int = 0) -> bytes:
         command = [sys.executable, *launcher, "-m", "eval.score", str(tmp_path / "shards")]
         options = ["--reference", str(tmp_path / "shards"), "--metrics", "images,tsed"]
-        subprocess.run(
+        process = subprocess.run(
             [*command, *options, "--out", str(tmp_path / out)],
             cwd=ROOT,
             env=ENVIRONMENT,
-            check=True,
+            check=False,
             capture_output=True,
+            text=True,
             timeout=280,
         )
+        assert process.returncode == code, process.stderr
+        assert "Traceback" not in process.stderr
         return (tmp_path / out / "clips.jsonl").read_bytes()
 
-    ranks = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    ranks = ("-m", "train.torchrun", "--standalone", "--nproc-per-node=2")
     assert score("alone") == score("ranks", *ranks)
+    tar = next((tmp_path / "shards").glob("*.tar"))
+    content = bytearray(tar.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(200)
+    tar.write_bytes(content)
+    assert score("alone_bad", code=2) == score("ranks_bad", *ranks, code=2)

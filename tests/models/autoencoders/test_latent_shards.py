@@ -135,3 +135,23 @@ def test_mistakes_are_told(index, codec, tmp_path: Path) -> None:
     assert contents(index.folder) == {}
     with pytest.raises(UserError, match="no such folder of shards"):
         main([str(tmp_path / "none"), "--autoencoder", str(codec)])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--hop", "0"), "argument --hop: '0' is not a whole number of at least 1"),
+        (("--hop", "-1"), "argument --hop: '-1' is not a whole number of at least 1"),
+        (("--strides", "1", "0"), "argument --strides: '0' is not a whole number of at least 1"),
+        (("--frames", "-7"), "argument --frames: '-7' is not a whole number of at least 1"),
+    ],
+)
+def test_numbers_without_meaning_are_refused_and_nothing_is_stored(
+    index, codec, capsys, option, message
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(index.folder), "--autoencoder", str(codec), "--frames", "9", *option])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert contents(index.folder) == {}
+    with pytest.raises(UserError, match=r"--frames is 16; expected 8k\+1 .* take 9 or 17"):
+        main([str(index.folder), "--autoencoder", str(codec), "--frames", "16"])
