@@ -22,6 +22,14 @@ camera_path.json beside the scene. An object may be looked at from all around in
   depth     (default) fuses the depth of those views into a signed distance. Open where nothing was seen.
   density   the surface where the Gaussians' density crosses --level: for solid objects, as from distillation.
 
+With --prior, as for `refine`, a diffusion model then draws the texture anew: pictures of the mesh are made noisy, are
+denoised by it, and the texture is fitted to what comes out. Name the image that the scene was made from with --image:
+part of it is held out, as is the video that `generate` wrote beside the scene, and the texture is kept where it shows
+that better.
+
+  ./launch.sh mesh runs/my_scene --prior video --image photo.jpg
+  ./launch.sh mesh runs/my_scene --prior PATH_OR_NAME --prompt "a hallway" --noise 0.4 0.1
+
 Files have glTF's axes: y up, z toward the viewer. The mesh is unlit: its colours already hold the scene's light.
 """
 
@@ -46,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `mesh`."""
     from data.command_options import image_size, natural, positive
+    from eval.generate import add_model_options
 
     parser = argparse.ArgumentParser(
         prog="launch.sh mesh",
@@ -95,8 +104,48 @@ def build_parser() -> argparse.ArgumentParser:
     surface.add_argument(
         "--steps", type=natural, help="that refine the texture; 0 leaves it baked (default: 10)"
     )
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    add_prior_options(parser.add_argument_group("texture drawn anew by a prior"))
+    add_model_options(parser)
     return parser
+
+
+def add_prior_options(prior: argparse._ArgumentGroup) -> None:
+    """What `eval.mesh_texture` reads."""
+    from data.command_options import natural, positive
+
+    prior.add_argument(
+        "--prior", default="none", metavar="video|PATH_OR_NAME|none", help="default: %(default)s"
+    )
+    prior.add_argument(
+        "--image",
+        type=Path,
+        help="what the scene was made from, at its first camera: for priors that are shown it, and to judge by",
+    )
+    prior.add_argument("--prompt", help="what a text-conditioned prior is told")
+    prior.add_argument(
+        "--guidance",
+        type=float,
+        metavar="SCALE",
+        help="of the image for priors that are told by it (default: 5), of the text (default: 100)",
+    )
+    prior.add_argument(
+        "--noise",
+        type=float,
+        nargs=2,
+        metavar=("FIRST", "LAST"),
+        help="how noisy pictures are made in the first and the last round, as shares of the prior's schedule"
+        " (default: 0.2 0.05)",
+    )
+    prior.add_argument("--rounds", type=positive, help="default: 3")
+    prior.add_argument(
+        "--denoise-steps", type=positive, help="for each picture in a round (default: 10)"
+    )
+    prior.add_argument(
+        "--keep",
+        choices=("better", "refined"),
+        help="which texture is written, by what was held out of the image (default: better)",
+    )
+    prior.add_argument("--seed", type=natural, default=0, help="default: %(default)s")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -13,9 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.errors import UserError
+from configs.loader import Config
 from data.importers.fresh_folder import fresh_folder
 from data.progress_bars import stage_bars
 from eval.machine import memory_gib
+from eval.mesh_texture import open_texture_prior
 from eval.mesh_views import ViewPlan, plan_views
 from eval.pages.mesh_outputs import BYTES_NEEDED, MeshResult, write_mesh_outputs
 from eval.reconstruction import BACKGROUND
@@ -29,6 +32,8 @@ from models.meshing.extraction import (
     texture_mesh,
 )
 from models.meshing.surface_views import see_surface
+from models.meshing.texture_denoising import TextureDenoiseConfig
+from models.meshing.texture_memory import check_texture_memory, num_pixels
 from models.stopwatch import Stopwatch
 
 GRID_RANGE = (128, 384)
@@ -36,7 +41,8 @@ GRID_RANGE = (128, 384)
 SCENE_LEVEL = 0.1
 """Of the density, for scenes along a path: predicted ones are thin; measured among 0.1, 0.2 and 0.4."""
 MEMORY_SHARE = 0.8
-"""Of what is free, a grid may take this share."""
+"""Of what is free, a grid or a texture may take this share."""
+Checked = TypeVar("Checked", bound=Config)
 
 
 def make_mesh(args: argparse.Namespace) -> None:
@@ -53,7 +59,12 @@ def make_mesh(args: argparse.Namespace) -> None:
                 " name a path file with --cameras, or, for an object, look from all around: --views around"
             )
         plan = plan_views(gaussians, source.cameras, args.views, args.num_views, args.size)
-        config = config_of(args, plan)
+        config, denoising = config_of(args, plan), denoising_of(args)
+        total_gib, free_gib = memory_gib()
+        bytes_free = int(MEMORY_SHARE * free_gib * 2**30) if total_gib else None
+        if bytes_free is not None:
+            check_texture_memory(config.texture, num_pixels(plan.used), bytes_free)
+        asked = open_texture_prior(args, denoising, source, plan.used, watch.device, console)
     console.print(plan.note, highlight=False)
     with stage_bars() as progress, watch("see the surface"):
         views = see_surface(
@@ -65,24 +76,32 @@ def make_mesh(args: argparse.Namespace) -> None:
     with fresh_folder(args.out, BYTES_NEEDED) as folder, stage_bars() as progress:
         with watch("surface"):
             grid = place_grid(views, config, bounds_of(args.bounds))
-            total_gib, free_gib = memory_gib()
             mesh = extract_surface(
                 gaussians,
                 views,
                 grid,
                 config,
                 all_around=plan.all_around,
-                bytes_free=int(MEMORY_SHARE * free_gib * 2**30) if total_gib else None,
+                bytes_free=bytes_free,
                 progress=progress,
             )
         with watch("texture"):
             textured = texture_mesh(mesh, views, config, progress)
+        change = None
+        if asked is not None:
+            with watch("texture by the prior"):
+                change = asked.redraw(textured, args, watch.device, progress)
+            textured = change.kept
         settings = json.loads(json.dumps(vars(args), default=str))
-        result = MeshResult(source.file, gaussians, mesh, textured, grid, views, plan, config)
+        result = MeshResult(
+            source.file, gaussians, mesh, textured, grid, views, plan, config, change
+        )
         started = time.monotonic()
         summary = write_mesh_outputs(folder, result, settings, watch.seconds, progress)
         watch.seconds["write files"] = time.monotonic() - started
     print_mesh(summary, watch.seconds)
+    if change is not None:
+        console.print(change.verdict(), highlight=False)
     print(f"report: {args.out / 'report.html'}")
 
 
@@ -96,11 +115,25 @@ def config_of(args: argparse.Namespace, plan: ViewPlan) -> MeshConfig:
         tree["reach_share"] = 0.0
     else:
         tree.setdefault("level", SCENE_LEVEL)
+    return validated(MeshConfig, tree)
+
+
+def denoising_of(args: argparse.Namespace) -> TextureDenoiseConfig:
+    """How a prior draws the texture anew; raises UserError for a value out of range."""
+    names = TextureDenoiseConfig.model_fields
+    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    tree = {name: value for name, value in given.items() if value is not None}
+    return validated(TextureDenoiseConfig, tree)
+
+
+def validated(kind: type[Checked], tree: dict[str, Any]) -> Checked:
+    """A config of command-line values; raises UserError that names the option."""
     try:
-        return MeshConfig.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"--{first['loc'][0]} is {first['input']}: {first['msg']}") from error
+        option = str(first["loc"][0]).replace("_", "-")
+        raise UserError(f"--{option} is {first['input']}: {first['msg']}") from error
 
 
 def bounds_of(numbers: list[float] | None) -> tuple[np.ndarray, np.ndarray] | None:
@@ -121,5 +154,8 @@ def print_mesh(summary: dict[str, object], seconds: dict[str, float]) -> None:
             f"against the scene, {name}",
             f"{score['psnr']:.1f} dB, covers {score['covered']:.1%} of what the scene does",
         )
+    if isinstance(change := summary.get("texture"), dict):
+        for name, (before, after) in change["psnr_against_scene"].items():
+            table.add_row(f"by the prior, {name}", f"{before:.1f} dB before, {after:.1f} dB after")
     table.add_row("seconds", ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
     Console().print(table)

@@ -5,31 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from configs.errors import UserError
 from configs.loader import load_config
 from data.cameras import Cameras
-from data.importers.photo import open_photo
 from data.progress_bars import stage_bars
-from eval.clips.frames import FrameFiles, FrameOptions
-from eval.generate_run import memory_explained, open_pipeline
+from eval.generate_run import memory_explained
+from eval.named_prior import depth_shown, open_prior
 from eval.pages.refine_outputs import RefineResult, preview, score_scene, write_refined
 from eval.refine_folder import RefineFolder, content_digest
-from eval.scene_source import CAMERAS_NAME, SceneSource, open_scene
+from eval.scene_pictures import ScenePictures, read_pictures
+from eval.scene_source import SceneSource, open_scene
 from models.device_choice import device_of
 from models.gaussians import Gaussians
 from models.meshing.extraction import check_scene
-from models.priors.interface import DiffusionPrior
 from models.stopwatch import Stopwatch
-from models.video.clip_chain import median_depth
 from train.distillation.cameras import CameraSampler
 from train.distillation.evidence import check_input, gather_evidence, held_out_psnr
 from train.distillation.refine import RefineConfig, Refinement, RefineStep
@@ -37,26 +32,16 @@ from train.randomness import derive_seed
 
 PREVIEWS = 10
 """How often a preview is renewed and the state saved in a run."""
-VIDEO_GUIDANCE = 5.0
-"""DreamGaussian's, for priors that are shown an image."""
-CLIP_NAME = "clip"
-"""Of the folder of frames that `generate` writes beside its scene."""
-NO_PRIOR, VIDEO_PRIOR = "none", "video"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a refinement looks at.
-
-    path: the scene's cameras. frames: one a view of the path, or the first alone. judge_only: all but the first are
-    there to judge by.
-    """
+    """All that a refinement looks at. path: the scene's cameras."""
 
     source: SceneSource
     scene: Gaussians
     path: Cameras
-    frames: Float[Tensor, "v 3 h w"]
-    judge_only: bool = False
+    pictures: ScenePictures
 
 
 def refine_scene(args: argparse.Namespace) -> None:
@@ -66,26 +51,22 @@ def refine_scene(args: argparse.Namespace) -> None:
     overrides = [*args.overrides, *([f"iterations={args.steps}"] if args.steps else [])]
     config = load_config(None, overrides, RefineConfig)
     inputs = read_inputs(args, watch.device)
+    pictures = inputs.pictures
     generator = torch.Generator().manual_seed(derive_seed("evidence", args.seed))
     evidence = gather_evidence(
-        inputs.frames,
-        inputs.path.select(list(range(len(inputs.frames)))),
+        pictures.frames,
+        inputs.path.select(list(range(len(pictures.frames)))),
         config.evidence,
         generator,
-        inputs.judge_only,
+        pictures.judge_only,
     ).to(watch.device)
-    if inputs.judge_only:
+    if pictures.judge_only:
         console.print("the video beside the scene judges its other views; no step looks at it")
     check_input(inputs.scene, evidence, config.background, str(args.image), str(inputs.source.file))
-    found = median_depth(inputs.scene, inputs.path.select(0).to(watch.device))
-    if found is None:
-        console.print(
-            "the scene fills too little of its first view to measure its depth: it counts as 1"
-        )
-    depth = found or 1.0
+    depth = depth_shown(inputs.scene, inputs.path.select(0), console)
     folder = RefineFolder(args.out, request_of(args, config))
     with watch("load prior"):
-        prior = make_prior(args, inputs, depth, watch.device)
+        prior = open_prior(args, pictures.frames[0], inputs.path.select(0), depth, watch.device)
     sampler = CameraSampler(inputs.path, depth, config.cameras)
     refinement = Refinement(inputs.scene, sampler, evidence, prior, config, args.seed)
     folder.open()
@@ -130,78 +111,8 @@ def read_inputs(args: argparse.Namespace, device: torch.device) -> Inputs:
         raise UserError(f"{source.file} holds no Gaussians; there is nothing to refine")
     check_scene(source.gaussians, str(source.file))
     path = source.cameras
-    image = open_photo(args.image, path.height, path.width).frame
-    frames = image[None]
-    clip = args.frames or video_beside(source)
-    if clip is not None:
-        size = (path.height, path.width)
-        video = FrameFiles(clip, FrameOptions(size=size)).load(0).frames
-        if len(video) != path.num_views:
-            raise UserError(
-                f"{clip} has {len(video)} frames, but the path of {source.file} has {path.num_views} cameras; expected"
-                " the video that the scene was made with, a frame for each: name it with --frames"
-            )
-        frames = torch.cat([frames, video[1:]])
-    judge_only = args.frames is None and len(frames) > 1
-    return Inputs(source, source.gaussians.to(device), path, frames, judge_only)
-
-
-def video_beside(source: SceneSource) -> Path | None:
-    """The frames that `generate` wrote beside its scene, where they and its cameras are there."""
-    clip = source.file.parent / CLIP_NAME
-    ours = source.cameras_file == source.file.parent / CAMERAS_NAME
-    return clip if ours and (clip / "transforms.json").is_file() else None
-
-
-def make_prior(
-    args: argparse.Namespace, inputs: Inputs, depth: float, device: torch.device
-) -> DiffusionPrior | None:
-    """The prior that a command line names; raises UserError where it does not fit."""
-    if args.prior == NO_PRIOR:
-        return None
-    if args.prior == VIDEO_PRIOR:
-        if args.prompt is not None:
-            raise UserError("--prompt has no effect with the video prior; leave it out")
-        from models.priors.video import VideoPrior
-        from models.video.guidance import GuidanceConfig
-
-        if args.offload is not None:
-            raise UserError(
-                "--offload is for `generate`; a refinement asks its prior at every step: leave it out, and on a small"
-                " GPU say --one-by-one or --dtype bfloat16"
-            )
-        pipeline = open_pipeline(args)
-        scale = VIDEO_GUIDANCE if args.guidance is None else args.guidance
-        guidance = GuidanceConfig(
-            image=scale,
-            camera=scale,
-            evaluation="sequential" if args.one_by_one else "batched",
-        )
-        return VideoPrior(pipeline, inputs.frames[0], depth, guidance)
-    from models.priors.image import TEXT_GUIDANCE, load_image_prior
-    from models.priors.image_pose import POSE_GUIDANCE, is_posed_pipeline, load_posed_image_prior
-
-    if is_posed_pipeline(args.prior):
-        if args.prompt is not None:
-            raise UserError(f"--prior {args.prior} is told by the image; leave --prompt out")
-        return load_posed_image_prior(
-            Path(args.prior),
-            inputs.frames[0],
-            inputs.path.select(0),
-            depth,
-            guidance=POSE_GUIDANCE if args.guidance is None else args.guidance,
-            device=device,
-        )
-    if args.prompt is None:
-        raise UserError(f"--prior {args.prior} is told what to draw in words; say it with --prompt")
-    scale = TEXT_GUIDANCE if args.guidance is None else args.guidance
-    return load_image_prior(
-        args.prior,
-        args.prompt,
-        guidance=scale,
-        proportions=(inputs.path.height, inputs.path.width),
-        device=device,
-    )
+    pictures = read_pictures(source, path, args.image, args.frames)
+    return Inputs(source, source.gaussians.to(device), path, pictures)
 
 
 def run_with_previews(

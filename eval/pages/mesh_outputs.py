@@ -22,6 +22,8 @@ from eval.pages.flythrough import FPS, PICTURE_HEIGHT
 from eval.pages.html_report import Report
 from eval.pages.mesh_pictures import MeshPictures, draw_pictures
 from eval.pages.pictures import color_depth, depth_range, draw_grid, png_bytes
+from eval.pages.texture_outputs import FILES as TEXTURE_FILES
+from eval.pages.texture_outputs import TextureChange, add_change, change_summary, see_change
 from eval.reconstruction import render_scene
 from models.gaussians import Gaussians
 from models.meshing.extraction import MeshConfig, Progress
@@ -53,7 +55,10 @@ FLIGHT_FPS = 12
 
 @dataclass(frozen=True)
 class MeshResult:
-    """A mesh with all that it came from. gaussians: as predicted; `plan` has them as they are drawn."""
+    """A mesh with all that it came from.
+
+    gaussians: as predicted; `plan` has them as they are drawn. change: what a prior did to the texture, if one did.
+    """
 
     source: Path
     gaussians: Gaussians
@@ -63,6 +68,7 @@ class MeshResult:
     views: SurfaceViews
     plan: ViewPlan
     config: MeshConfig
+    change: TextureChange | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,9 @@ def write_mesh_outputs(
     seconds: dict[str, float],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Writes `FILES` and `report.html` into an existing folder; returns the content of metrics.json."""
+    """Writes `FILES` and `report.html` into an existing folder, and what `texture_outputs` has where a prior drew
+    the texture; returns the content of metrics.json.
+    """
     write_mesh(result.textured, folder, result.plan.first)
     plan, mesh = result.plan, result.mesh
     some = plan.used.select(spread(range(plan.used.num_views), NUM_SCORED))
@@ -111,6 +119,10 @@ def write_mesh_outputs(
         "settings": settings,
         "environment": describe_environment(),
     }
+    seen = {}
+    if result.change is not None:
+        seen = see_change(result.change, {name: (g.cameras, g.scene) for name, g in groups.items()})
+        summary["texture"] = change_summary(result.change, seen)
     write_video(flight_frames(result, progress), folder / "flight.mp4", FLIGHT_FPS)
     rows, columns = picture_rows(result, groups)
     write_durably(
@@ -120,6 +132,8 @@ def write_mesh_outputs(
     report = mesh_report(folder, result, groups, summary)
     report.section("The same views of both")
     report.pictures(list(rows.values()), list(rows), columns)
+    if result.change is not None:
+        add_change(report, folder, result.change, seen)
     report.section("Texture")
     report.image(folder / f"{NAME}.png", "As xatlas laid the surface out.")
     report.section("Seconds")
@@ -216,7 +230,7 @@ def mesh_report(
         folder / "flight.mp4",
         "The same flight through the Gaussians, the mesh, and its bare shape.",
     )
-    report.links(FILES)
+    report.links(FILES if result.change is None else {**FILES, **TEXTURE_FILES})
     worst = unused[-1] if unused else groups[USED]
     middle = worst.cameras.num_views // 2
     report.section("Gaussians and mesh")

@@ -34,11 +34,10 @@ def draw_pictures(textured: TexturedMesh, cameras: Cameras, samples: int = 2) ->
     finer = cameras.resize(cameras.height * samples, cameras.width * samples)
     drawn = draw(textured.unwrapped.mesh, finer)
     views = texture_views(textured.unwrapped, drawn)
-    colour = views.look_up(textured.texture) + BACKGROUND * ~views.covered[:, None]
     clay = _clay(textured, drawn, finer)
     depth = torch.from_numpy(drawn.depth)[:, samples // 2 :: samples, samples // 2 :: samples]
     return MeshPictures(
-        torch.nn.functional.avg_pool2d(colour, samples),
+        views.pictures(textured.texture, BACKGROUND, samples),
         torch.nn.functional.avg_pool2d(clay, samples),
         torch.where(depth.isfinite(), depth, 0.0),
     )

@@ -209,8 +209,8 @@ def texture_mesh(
 ) -> TexturedMesh:
     """The mesh with the texture that shows in its views what the scene's renders show.
 
-    Baked, refined, and filled where no view looks. The targets of the refinement are the views' frames: those of a
-    prior would go the same way, through `refine_texture`.
+    Baked, refined, and filled where no view looks. The targets of the refinement are the views' frames; those of a
+    prior go the same way after it (`models.meshing.texture_denoising`).
     """
     tell = progress or (lambda *_: None)
     tell("unwrapping", 0, 1)

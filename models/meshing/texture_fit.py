@@ -2,7 +2,8 @@
 
 A pixel that shows a face is a weighted sum of four texels, so for given pictures the best texture solves a linear
 least-squares problem. The look-up is differentiable, and the gradient of the squared error is all that the
-conjugate gradients below need. The target pictures may come from anywhere: renders of Gaussians here.
+conjugate gradients below need. The target pictures may come from anywhere: renders of Gaussians, or a prior
+(`models.meshing.texture_denoising`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ class TextureViews:
         drawn = texture.new_zeros((*self.covered.shape, 3))
         drawn[self.covered] = look_up_texels(texture, self.uvs[self.covered])
         return drawn.movedim(-1, -3)
+
+    def pictures(
+        self, texture: Float[Tensor, "3 size size"], background: float, samples: int
+    ) -> Float[Tensor, "v 3 rows columns"]:
+        """Pictures over grey, of pixels that are the mean of `samples` of these views' along each side."""
+        drawn = self.look_up(texture) + background * ~self.covered[:, None]
+        return torch.nn.functional.avg_pool2d(drawn, samples)
 
 
 def look_up_texels(

@@ -55,6 +55,10 @@ class ImagePrior:
         return (latents * self.vae.config.scaling_factor).to(frames.dtype)
 
     @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "v c h_ w_"]) -> Float[Tensor, "v 3 h w"]:
+        return decode_frames(self.vae, latents)
+
+    @torch.no_grad()
     def predict_noise(
         self, noisy: Float[Tensor, "v c h_ w_"], level: int, cameras: Cameras
     ) -> Float[Tensor, "v c h_ w_"]:
@@ -69,6 +73,12 @@ class ImagePrior:
             found = noise_of_velocity(found, torch.cat([noisy, noisy]), float(self.signal[level]))
         without, told = found.chunk(2)
         return check_finite(without + self.guidance * (told - without), self.name)
+
+
+def decode_frames(vae: Any, latents: Float[Tensor, "v c h_ w_"]) -> Float[Tensor, "v 3 h w"]:
+    """Frames in [0, 1] of latents in the scale that the UNet knows, in the latents' dtype."""
+    scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
+    return (vae.decode(scaled).sample / 2 + 0.5).clamp(0, 1).to(latents.dtype)
 
 
 def check_parts(name: str, unet: Any, vae: Any, scheduler: Any, text_width: int) -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from configs.errors import UserError
 from data.cameras import Cameras
-from models.priors.image import PREDICTIONS, first_line, latent_frame_size
+from models.priors.image import PREDICTIONS, decode_frames, first_line, latent_frame_size
 from models.priors.interface import ViewKind, check_finite, noise_of_velocity
 from models.torchvision_compat import mend_torchvision
 
@@ -72,6 +72,10 @@ class PosedImagePrior:
         """The mean of the autoencoder's distribution, scaled as the model was trained."""
         latents = self.vae.encode((2 * frames - 1).to(self.vae.dtype)).latent_dist.mode()
         return (latents * self.vae.config.scaling_factor).to(frames.dtype)
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "v c h_ w_"]) -> Float[Tensor, "v 3 h w"]:
+        return decode_frames(self.vae, latents)
 
     @torch.no_grad()
     def predict_noise(

@@ -46,6 +46,10 @@ class DiffusionPrior(Protocol):
         """Latents of frames in [0, 1], differentiable in the frames."""
         ...
 
+    def decode(self, latents: Float[Tensor, "b ..."]) -> Float[Tensor, "v 3 h w"]:
+        """Frames in [0, 1] of latents such as `encode` gives; no gradient."""
+        ...
+
     def predict_noise(
         self, noisy: Float[Tensor, "b ..."], level: int, cameras: Cameras
     ) -> Float[Tensor, "b ..."]:

@@ -42,6 +42,12 @@ class OraclePrior:
         return self.autoencoder.encode(frames[:, None])
 
     @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "v ..."]) -> Float[Tensor, "v 3 h w"]:
+        if self.autoencoder is None:
+            return ((latents + 1) / 2).clamp(0, 1)
+        return self.autoencoder.decode(latents)[:, 0]
+
+    @torch.no_grad()
     def predict_noise(
         self, noisy: Float[Tensor, "v ..."], level: int, cameras: Cameras
     ) -> Float[Tensor, "v ..."]:

@@ -64,6 +64,10 @@ class VideoPrior:
         return self.pipeline.autoencoder.encode(frames[None])
 
     @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "1 c p h_ w_"]) -> Float[Tensor, "v 3 h w"]:
+        return self.pipeline.autoencoder.decode(latents)[0]
+
+    @torch.no_grad()
     def predict_noise(
         self, noisy: Float[Tensor, "1 c p h_ w_"], level: int, cameras: Cameras
     ) -> Float[Tensor, "1 c p h_ w_"]:

@@ -17,11 +17,18 @@ import trimesh
 from configs.errors import UserError
 from data.camera_paths import make_path
 from data.cameras import Cameras, intrinsics_from_fov
+from data.importers.images import write_image
 from data.importers.path_json import save_camera_path
 from data.importers.video import iterate_video
 from eval import mesh
 from eval.pages.mesh_outputs import FILES
+from eval.pages.texture_outputs import FILES as TEXTURE_FILES
+from eval.pages.texture_outputs import HEADING as TEXTURE_HEADING
+from eval.reconstruction import BACKGROUND
+from eval.scene_source import open_scene
 from models.gaussians import Gaussians
+from models.priors.oracle import OraclePrior
+from models.rendering.render import render
 from models.scenes.ply import save_ply
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +133,113 @@ def test_views_and_bounds_can_be_chosen(scene, tmp_path):
     assert set(metrics["scores"]) == {"used", "between", "beside", "other directions"}
 
 
+@pytest.fixture
+def photo(scene) -> Path:
+    """What the scene's first camera sees of it, brighter by a little."""
+    source = open_scene(scene)
+    assert source.cameras is not None
+    path = source.cameras.resize(32, 48)
+    save_camera_path(path, scene / "camera_path.json")
+    behind = torch.full((3,), BACKGROUND)
+    frame = render(source.gaussians, path.select(0), background=behind).frames[0]
+    write_image((frame * 1.1).clamp(0, 1), scene / "photo.png")
+    return scene / "photo.png"
+
+
+def test_a_prior_draws_the_texture_anew_and_both_are_shown(
+    scene, photo, pipeline_folder, tmp_path, capsys
+):
+    """The pipeline's weights are random: what it draws is worse, is told, and is not kept."""
+    options = ["--prior", "video", "--image", photo, "--pipeline", pipeline_folder, "--rounds", 2]
+    options += ["--denoise-steps", 2, "--noise", 0.5, 0.3, *QUICK]
+    out, plain, forced = (tmp_path / name for name in ("mesh", "plain", "forced"))
+    run(scene, "--out", out, *options)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "kept: the texture as it was; held out, it went from" in told
+    assert {path.name for path in out.iterdir()} == {*FILES, *TEXTURE_FILES, "report.html"}
+    change = json.loads((out / "metrics.json").read_text())["texture"]
+    assert change["held_out_psnr"][1] < change["held_out_psnr"][0]
+    assert set(change["psnr_against_scene"]) == {"used", "between", "beside"}
+    before, after = change["psnr_against_scene"]["between"]
+    assert before > 20 and after < before and change["config"]["noise"] == [0.5, 0.3]
+    assert TEXTURE_HEADING in (out / "report.html").read_text()
+    run(scene, "--out", plain, *QUICK)
+    assert (out / "mesh.glb").read_bytes() == (plain / "mesh.glb").read_bytes()
+    assert not (plain / "texture_before_after.png").exists()
+
+    run(scene, "--out", forced, *options, "--keep", "refined")
+    assert (forced / "mesh.png").read_bytes() != (plain / "mesh.png").read_bytes()
+    kept = json.loads((forced / "metrics.json").read_text())
+    assert kept["texture"]["kept"] == "the prior's texture"
+    assert kept["scores"]["between"]["psnr"] == pytest.approx(after)
+
+
+def test_a_prior_that_knows_better_is_kept(scene, photo, tmp_path, capsys, monkeypatch):
+    """The truth, and so the image, is brighter than the scene: an oracle brings that to the texture."""
+    source = open_scene(scene)
+
+    def truth(cameras: Cameras) -> torch.Tensor:
+        behind = torch.full((3,), BACKGROUND)
+        return (render(source.gaussians, cameras, background=behind).frames * 1.1).clamp(0, 1)
+
+    signal = torch.linspace(0.999, 0.001, 1000, dtype=torch.float64)
+    monkeypatch.setattr("eval.mesh_texture.open_prior", lambda *_: OraclePrior(truth, signal))
+    out = tmp_path / "mesh"
+    run(scene, "--out", out, "--prior", "oracle", "--image", photo, "--rounds", 2, *QUICK)
+    change = json.loads((out / "metrics.json").read_text())["texture"]
+    assert change["held_out_psnr"][1] > change["held_out_psnr"][0] + 1
+    assert change["kept"] == "the prior's texture"
+    assert "kept: the prior's texture; held out" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_image_priors_draw_textures_too(scene, photo, stable_diffusion, zero123, tmp_path, capsys):
+    words, posed, around = (tmp_path / name for name in ("words", "posed", "around"))
+    told = ["--prior", stable_diffusion, "--prompt", "a ab", "--rounds", 1, "--denoise-steps", 2]
+    run(scene, "--out", words, *told, *QUICK)
+    assert "nothing tells whether it is better" in " ".join(capsys.readouterr().err.split())
+    change = json.loads((words / "metrics.json").read_text())["texture"]
+    assert change["held_out_psnr"] is None and change["kept"] == "the prior's texture"
+    run(scene, "--out", posed, "--prior", zero123, "--image", photo, "--rounds", 1, *QUICK)
+    run(scene / "scene.ply", "--views", "around", "--out", around, *told, *QUICK)
+    assert (around / "texture_before_after.png").is_file()
+
+
+def test_priors_that_do_not_fit_are_refused_before_anything_is_made(
+    scene, photo, pipeline_folder, stable_diffusion, zero123, tmp_path, monkeypatch
+):
+    def nothing_is_made(*_: object) -> None:
+        raise AssertionError("views were rendered")
+
+    monkeypatch.setattr("eval.mesh_run.see_surface", nothing_is_made)
+    out, alone, other = tmp_path / "mesh", tmp_path / "alone.ply", tmp_path / "other.png"
+    save_ply(ball(2000, (0, 0, 2.0), 0.8), alone)
+    noise = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
+    write_image(noise, other)
+    small = ["--pipeline", pipeline_folder]
+    video = ["--prior", "video", "--image", photo]
+    cases = [
+        ([scene, "--prior", "video", *small], "is shown the image.*--image"),
+        ([scene, "--prior", zero123], "is shown the image.*--image"),
+        ([scene, "--prior", stable_diffusion], "say it with --prompt"),
+        ([scene, *video], "makes frames of 64x96, but the input is 32x48"),
+        ([scene, *video, *small, "--prompt", "x"], "--prompt has no effect"),
+        ([scene, "--prior", "video", "--image", other, *small], r"other\.png is not what"),
+        ([scene, "--image", photo], "--image has no effect without a prior"),
+        ([scene, "--denoise-steps", 3], "--denoise-steps has no effect without a prior"),
+        ([scene, *video, *small, "--noise", 0.1, 0.4], "--noise is .*last <= first"),
+        ([alone, "--views", "around", *video, *small], r"alone\.ply has no cameras beside it"),
+        ([scene, "--prior", tmp_path, "--prompt", "x"], "has no tokenizer/"),
+    ]
+    for arguments, words in cases:
+        with pytest.raises(UserError, match=words):
+            run(*arguments, "--out", out, *QUICK)
+        assert not out.exists() and not out.with_name("mesh.tmp").exists()
+    monkeypatch.setattr("eval.mesh_run.memory_gib", lambda: (16.0, 8.0))
+    with pytest.raises(UserError, match=r"texture of 8192x8192 needs .*--texture \d+ would fit"):
+        run(scene, "--out", out, "--texture", 8192)
+
+
 def test_what_makes_no_mesh_is_refused_and_leaves_nothing(scene, tmp_path, monkeypatch):
     out = tmp_path / "mesh"
     plain = tmp_path / "plain.ply"
@@ -165,11 +279,11 @@ def test_what_makes_no_mesh_is_refused_and_leaves_nothing(scene, tmp_path, monke
         with pytest.raises(UserError, match=words):
             run(*QUICK, *arguments, "--out", out)
         assert not out.exists() and not list(tmp_path.glob("*.tmp"))
-    monkeypatch.setattr("eval.mesh_run.memory_gib", lambda: (0.6, 0.4))
+    monkeypatch.setattr("eval.mesh_run.memory_gib", lambda: (2.0, 1.0))
     with pytest.raises(
         UserError, match=r"needs .* GiB of memory, and 0\.\d GiB are free; --grid \d+ would fit"
     ):
-        run(scene, "--out", out, "--num-views", 4, "--grid", 600)
+        run(scene, "--out", out, "--num-views", 4, "--grid", 600, "--texture", 128)
     assert not out.exists()
 
 

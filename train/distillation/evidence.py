@@ -84,9 +84,17 @@ def gather_evidence(
 
 @torch.no_grad()
 def held_out_psnr(scene: Gaussians, evidence: Evidence, background: float) -> float:
-    """How well a scene shows what is held out [dB]: of the input and of the other frames, which count the same."""
+    """How well a scene shows what is held out [dB]; see `psnr_of_held_out`."""
     behind = scene.means.new_full((3,), background)
     drawn = render(scene, evidence.cameras, background=behind).frames.clamp(0, 1)
+    return psnr_of_held_out(drawn, evidence)
+
+
+def psnr_of_held_out(drawn: Float[Tensor, "v 3 h w"], evidence: Evidence) -> float:
+    """PSNR [dB] of what is held out of the input and of the other frames, which count the same.
+
+    drawn: what the evidence's cameras see of a scene.
+    """
     squares, held = (drawn - evidence.frames).square().mean(dim=1), ~evidence.shown
     parts = [
         squares[views][held[views]].mean()

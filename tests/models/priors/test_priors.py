@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from configs.errors import UserError
 from data.camera_paths import make_path
 from data.cameras import Cameras, intrinsics_from_fov, stack_cameras
+from models.autoencoders.files import load_autoencoder
+from models.bundled_weights import TINY_AUTOENCODER
 from models.pipeline import ImageToScenePipeline
 from models.priors.image import ImagePrior, latent_frame_size, load_image_prior
 from models.priors.image_pose import is_posed_pipeline, load_posed_image_prior, relative_turns
@@ -52,6 +54,7 @@ def test_video_prior_is_the_guided_video_model_along_the_path(pipeline, path):
     frames = torch.rand(9, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     latents = prior.encode(frames)
     assert torch.equal(latents, pipeline.autoencoder.encode(frames[None]))
+    assert torch.equal(prior.decode(latents), pipeline.autoencoder.decode(latents)[0])
     found = prior.predict_noise(latents, 400, path)
 
     cameras = stack_cameras([clip_cameras(path, range(9), 2.0)])
@@ -88,6 +91,11 @@ def test_an_oracle_predicts_the_noise_that_leads_to_the_truth(path):
     a = float(SIGNAL[300])
     noisy = a**0.5 * (2 * truth - 1) + (1 - a) ** 0.5 * noise
     assert torch.allclose(prior.predict_noise(noisy, 300, path), noise, atol=1e-5)
+    assert torch.allclose(prior.decode(prior.encode(truth)), truth, atol=1e-6)
+    codec = load_autoencoder(TINY_AUTOENCODER)
+    clear = torch.linspace(0.2, 0.8, 48).expand(2, 3, 32, 48)
+    through = OraclePrior(lambda cameras: truth, SIGNAL, codec)
+    assert (through.decode(through.encode(clear)) - clear).abs().mean() < 0.02
 
 
 def test_image_prior_is_the_unet_guided_by_the_prompt(stable_diffusion, path):
@@ -101,6 +109,10 @@ def test_image_prior_is_the_unet_guided_by_the_prompt(stable_diffusion, path):
     latents.sum().backward()
     assert frames.grad.abs().sum() > 0
     latents = latents.detach()
+    scaled = latents / prior.vae.config.scaling_factor
+    with torch.no_grad():
+        known = (prior.vae.decode(scaled).sample / 2 + 0.5).clamp(0, 1)
+    assert torch.equal(prior.decode(latents), known) and known.shape == (2, 3, 12, 20)
     found = prior.predict_noise(latents, 600, path)
     level = torch.tensor([600, 600])
     with torch.no_grad():
@@ -143,6 +155,9 @@ def test_posed_prior_is_the_unet_guided_by_image_and_pose(zero123, path):
     assert isinstance(prior, DiffusionPrior) and is_posed_pipeline(str(zero123))
     cameras = path.select([0, 8])
     latents = prior.encode(torch.rand(2, 3, *prior.frame_size)).detach()
+    assert prior.decode(latents).shape == (2, 3, *prior.frame_size)
+    assert not prior.decode(latents.requires_grad_()).requires_grad
+    latents = latents.detach()
     found = prior.predict_noise(latents, 500, cameras)
     turns = relative_turns(path.select(0), cameras, 1.0)
     with torch.no_grad():

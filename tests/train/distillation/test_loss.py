@@ -34,6 +34,9 @@ class SmallPrior:
     def encode(self, frames):
         return self.codec.encode(frames[None])
 
+    def decode(self, latents):
+        return self.codec.decode(latents)[0]
+
     def predict_noise(self, noisy, level, cameras):
         told = noisy.new_full(
             (1, 1, *noisy.shape[2:]), level / 1000 + float(cameras.positions.sum())

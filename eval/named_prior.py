@@ -1,0 +1,103 @@
+"""The prior that a command line names: `--prior video|PATH_OR_NAME|none`, for whatever is drawn anew with it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from torch import Tensor
+
+from configs.errors import UserError
+from data.cameras import Cameras
+from eval.generate_run import open_pipeline
+from models.gaussians import Gaussians
+from models.priors.interface import DiffusionPrior
+from models.video.clip_chain import median_depth
+
+VIDEO_GUIDANCE = 5.0
+"""DreamGaussian's, for priors that are shown an image."""
+NO_PRIOR, VIDEO_PRIOR = "none", "video"
+
+
+def depth_shown(scene: Gaussians, first: Cameras, console: Console) -> float:
+    """Median depth of what a scene's first view shows, the unit that priors know it in [scene units].
+
+    1, and said so, where it shows too little.
+    """
+    found = median_depth(scene, first.to(scene.means.device))
+    if found is None:
+        console.print(
+            "the scene fills too little of its first view to measure its depth: it counts as 1"
+        )
+    return found or 1.0
+
+
+def open_prior(
+    args: argparse.Namespace,
+    image: Float[Tensor, "3 h w"] | None,
+    first: Cameras,
+    depth: float,
+    device: torch.device,
+) -> DiffusionPrior | None:
+    """The prior; None for "none". Raises UserError where it does not load, or does not fit.
+
+    image: the scene's input, where one was given. first: its camera, else any that pictures have the proportions of.
+    depth: of what it shows [scene units].
+    """
+    if args.prior == NO_PRIOR:
+        return None
+    if args.prior == VIDEO_PRIOR:
+        if args.prompt is not None:
+            raise UserError("--prompt has no effect with the video prior; leave it out")
+        from models.priors.video import VideoPrior
+        from models.video.guidance import GuidanceConfig
+
+        if args.offload is not None:
+            raise UserError(
+                "--offload is for `generate`; a refinement asks its prior at every step: leave it out, and on a small"
+                " GPU say --one-by-one or --dtype bfloat16"
+            )
+        frame = _needed(image, args.prior)
+        pipeline = open_pipeline(args)
+        scale = VIDEO_GUIDANCE if args.guidance is None else args.guidance
+        guidance = GuidanceConfig(
+            image=scale,
+            camera=scale,
+            evaluation="sequential" if args.one_by_one else "batched",
+        )
+        return VideoPrior(pipeline, frame, depth, guidance)
+    from models.priors.image import TEXT_GUIDANCE, load_image_prior
+    from models.priors.image_pose import POSE_GUIDANCE, is_posed_pipeline, load_posed_image_prior
+
+    if is_posed_pipeline(args.prior):
+        if args.prompt is not None:
+            raise UserError(f"--prior {args.prior} is told by the image; leave --prompt out")
+        return load_posed_image_prior(
+            Path(args.prior),
+            _needed(image, args.prior),
+            first,
+            depth,
+            guidance=POSE_GUIDANCE if args.guidance is None else args.guidance,
+            device=device,
+        )
+    if args.prompt is None:
+        raise UserError(f"--prior {args.prior} is told what to draw in words; say it with --prompt")
+    scale = TEXT_GUIDANCE if args.guidance is None else args.guidance
+    return load_image_prior(
+        args.prior,
+        args.prompt,
+        guidance=scale,
+        proportions=(first.height, first.width),
+        device=device,
+    )
+
+
+def _needed(image: Float[Tensor, "3 h w"] | None, prior: str) -> Float[Tensor, "3 h w"]:
+    if image is None:
+        raise UserError(
+            f"--prior {prior} is shown the image that the scene was made from; name it with --image"
+        )
+    return image
