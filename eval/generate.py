@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         print(describe_paths())
         return EXIT_DONE
     if args.prior is not None:
+        for name in ONLY_FOR_IMAGES:
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f"--{name.replace('_', '-')} has no effect with --prior; leave it out")
         if args.out is None:
             args.out = Path("runs/generate") / _path_label(args.prompt or "")
 
@@ -66,6 +69,12 @@ def main(argv: list[str] | None = None) -> int:
     return EXIT_DONE
 
 
+ONLY_FOR_IMAGES = (
+    *("path", "amplitude", "easing", "path_scale", "frames", "poses", "focal", "samples", "batch"),
+    *("scheduler", "image_guidance", "camera_guidance", "dtype", "offload", "one_by_one"),
+    *("preview", "pipeline", *PART_OPTIONS),
+)
+"""Options that make no sense for words alone."""
 LONGEST_LABEL = 60
 """Characters; a file name has at most 255 bytes, and a character up to four."""
 

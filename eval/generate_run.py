@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,7 @@ def sample(
     """The scenes of several jobs at once, with a progress bar and, if asked for, a preview."""
     num_frames = args.frames or pipeline.clip_frames
     paths = [camera_path(args, job.photo.camera, num_frames) for job in jobs]
-    with stage_bars() as progress, memory_explained(args):
+    with stage_bars() as progress, memory_explained(sampling_cures(args)):
 
         def on_step(step: SamplingStep) -> None:
             progress("sampling video", step.done, step.total)
@@ -201,15 +201,19 @@ def show_preview(path: Path | None, step: SamplingStep, pipeline: ImageToScenePi
 
 
 @contextmanager
-def memory_explained(args: argparse.Namespace) -> Iterator[None]:
-    """Turns an accelerator's lack of memory into a UserError with what would help."""
+def memory_explained(cures: Sequence[str]) -> Iterator[None]:
+    """Turns an accelerator's lack of memory into a UserError with what would help: `cures`, options to add."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        cures = ["--batch 1"] if getattr(args, "batch", 1) > 1 else []
-        cures += [] if args.one_by_one else ["--one-by-one"]
-        cures += {None: ["--offload model"], "model": ["--offload sequential"]}.get(
-            args.offload, []
-        )
         advice = ", or ".join(cures) or "a smaller model, or a GPU with more memory"
         raise UserError(f"the GPU's memory is full; try {advice}") from error
+
+
+def sampling_cures(args: argparse.Namespace) -> list[str]:
+    """Options of `generate` that would lower the memory of what `args` asks for."""
+    cures = ["--batch 1"] if getattr(args, "batch", 1) > 1 else []
+    cures += [] if args.one_by_one else ["--one-by-one"]
+    return cures + {None: ["--offload model"], "model": ["--offload sequential"]}.get(
+        args.offload, []
+    )

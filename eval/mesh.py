@@ -45,6 +45,9 @@ def main(argv: list[str] | None = None) -> int:
             f"{args.out} exists; give another folder with --out, or remove that one first"
         )
 
+    if args.level is not None and args.method != "density":
+        raise UserError("--level is of the density, and has no effect without --method density")
+
     from eval.mesh_run import make_mesh
 
     make_mesh(args)

@@ -11,7 +11,14 @@ from rich.console import Console
 from configs.errors import UserError
 from data.cameras import Cameras
 from eval.generate_run import memory_explained
-from eval.named_prior import NO_PRIOR, VIDEO_PRIOR, depth_shown, open_prior
+from eval.named_prior import (
+    NO_PRIOR,
+    VIDEO_PRIOR,
+    check_prior_options,
+    depth_shown,
+    memory_cures,
+    open_prior,
+)
 from eval.pages.mesh_pictures import draw_pictures
 from eval.pages.texture_outputs import TextureChange
 from eval.reconstruction import BACKGROUND
@@ -57,7 +64,7 @@ class TexturePrior:
         if self.evidence is not None:
             camera = self.evidence.cameras.select(0)
             known = KnownPicture(self.evidence.frames[0], camera, self.evidence.shown[0])
-        with memory_explained(args):
+        with memory_explained(memory_cures(args)):
             after = denoise_texture(
                 textured,
                 self.prior,
@@ -102,6 +109,7 @@ def open_texture_prior(
                     " with --prior, or leave it out"
                 )
         return None
+    check_prior_options(args)
     path, depth, evidence = source.cameras, 1.0, None
     if path is None and (args.prior == VIDEO_PRIOR or args.image is not None):
         raise UserError(

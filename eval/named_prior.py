@@ -12,6 +12,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from data.cameras import Cameras
+from eval.generate import PART_OPTIONS
 from eval.generate_run import open_pipeline
 from models.gaussians import Gaussians
 from models.priors.interface import DiffusionPrior
@@ -20,6 +21,37 @@ from models.video.clip_chain import median_depth
 VIDEO_GUIDANCE = 5.0
 """DreamGaussian's, for priors that are shown an image."""
 NO_PRIOR, VIDEO_PRIOR = "none", "video"
+
+
+VIDEO_OPTIONS = ("pipeline", *PART_OPTIONS, "dtype", "one_by_one")
+"""Of the command line, without effect on other priors."""
+
+
+def check_prior_options(args: argparse.Namespace) -> None:
+    """Raises UserError for an option that has no effect on the prior that is named, or is out of range."""
+    if args.guidance is not None and args.guidance < 0:
+        raise UserError(f"--guidance is {args.guidance:g}, expected 0 or more")
+    if args.offload is not None:
+        raise UserError(
+            "--offload is for `generate`; here the prior is asked again and again: leave it out, and on a small GPU"
+            " say --one-by-one or --dtype bfloat16"
+        )
+    if args.prior == VIDEO_PRIOR:
+        return
+    for name in VIDEO_OPTIONS:
+        if getattr(args, name):
+            raise UserError(
+                f"--{name.replace('_', '-')} is for the video model, and has no effect with --prior {args.prior};"
+                " leave it out"
+            )
+
+
+def memory_cures(args: argparse.Namespace) -> list[str]:
+    """Options that would lower the memory of the prior that is named."""
+    if args.prior != VIDEO_PRIOR:
+        return []
+    cures = [] if args.one_by_one else ["--one-by-one"]
+    return cures + ([] if args.dtype == "bfloat16" else ["--dtype bfloat16"])
 
 
 def depth_shown(scene: Gaussians, first: Cameras, console: Console) -> float:
@@ -55,11 +87,6 @@ def open_prior(
         from models.priors.video import VideoPrior
         from models.video.guidance import GuidanceConfig
 
-        if args.offload is not None:
-            raise UserError(
-                "--offload is for `generate`; a refinement asks its prior at every step: leave it out, and on a small"
-                " GPU say --one-by-one or --dtype bfloat16"
-            )
         frame = _needed(image, args.prior)
         pipeline = open_pipeline(args)
         scale = VIDEO_GUIDANCE if args.guidance is None else args.guidance

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     from data.shard_report import report, report_share
     from data.views import check_frame_count
     from eval.first_frames import open_first_frames
-    from eval.generate_run import memory_explained, open_pipeline, sampling_of
+    from eval.generate_run import memory_explained, open_pipeline, sampling_cures, sampling_of
     from eval.generated_shards import ClipPlan, write_generated_clips
     from models.autoencoders.latent_shards import GENERATED, LATENTS, latents_recipe
     from models.pretrained import weights_digest
@@ -79,7 +79,11 @@ def main(argv: list[str] | None = None) -> int:
         share=share,
     )
     started = time.monotonic()
-    with writer, stage_bars(shown=share.is_first) as progress, memory_explained(args):
+    with (
+        writer,
+        stage_bars(shown=share.is_first) as progress,
+        memory_explained(sampling_cures(args)),
+    ):
         done_before, to_do = writer.num_done, writer.num_to_do
 
         def on_step(step: SamplingStep) -> None:

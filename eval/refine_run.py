@@ -14,12 +14,11 @@ from rich.table import Table
 from configs.errors import UserError
 from configs.loader import load_config
 from data.cameras import Cameras
-from data.progress_bars import stage_bars
 from eval.generate_run import memory_explained
-from eval.named_prior import depth_shown, open_prior
-from eval.pages.refine_outputs import RefineResult, preview, score_scene, write_refined
-from eval.refine_folder import RefineFolder, content_digest
-from eval.scene_pictures import ScenePictures, read_pictures
+from eval.named_prior import check_prior_options, depth_shown, memory_cures, open_prior
+from eval.pages.refine_outputs import RefineResult, score_scene, write_refined
+from eval.refine_folder import RefineFolder, content_digest, run_with_previews
+from eval.scene_pictures import ScenePictures, read_pictures, video_beside
 from eval.scene_source import SceneSource, open_scene
 from models.device_choice import device_of
 from models.gaussians import Gaussians
@@ -27,11 +26,8 @@ from models.meshing.extraction import check_scene
 from models.stopwatch import Stopwatch
 from train.distillation.cameras import CameraSampler
 from train.distillation.evidence import check_input, gather_evidence, held_out_psnr
-from train.distillation.refine import RefineConfig, Refinement, RefineStep
+from train.distillation.refine import RefineConfig, Refinement
 from train.randomness import derive_seed
-
-PREVIEWS = 10
-"""How often a preview is renewed and the state saved in a run."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,12 @@ class Inputs:
 
 def refine_scene(args: argparse.Namespace) -> None:
     """Refines the scene of a parsed command line of `refine`, and prints what came of it."""
+    check_prior_options(args)
+    with memory_explained(memory_cures(args)):
+        _refine_scene(args)
+
+
+def _refine_scene(args: argparse.Namespace) -> None:
     console = Console(stderr=True)
     watch = Stopwatch(device_of(args.device))
     overrides = [*args.overrides, *([f"iterations={args.steps}"] if args.steps else [])]
@@ -64,7 +66,7 @@ def refine_scene(args: argparse.Namespace) -> None:
         console.print("the video beside the scene judges its other views; no step looks at it")
     check_input(inputs.scene, evidence, config.background, str(args.image), str(inputs.source.file))
     depth = depth_shown(inputs.scene, inputs.path.select(0), console)
-    folder = RefineFolder(args.out, request_of(args, config))
+    folder = RefineFolder(args.out, request_of(args, config, inputs.source))
     with watch("load prior"):
         prior = open_prior(args, pictures.frames[0], inputs.path.select(0), depth, watch.device)
     sampler = CameraSampler(inputs.path, depth, config.cameras)
@@ -73,8 +75,7 @@ def refine_scene(args: argparse.Namespace) -> None:
     if (state := folder.load_state()) is not None:
         refinement.load_state(state)
         console.print(f"going on from step {refinement.num_steps} of {config.iterations}")
-    with memory_explained(args):
-        steps = run_with_previews(refinement, inputs.scene, inputs.path, folder)
+    steps = run_with_previews(refinement, inputs.scene, inputs.path, folder)
     after, before = refinement.gaussians(), inputs.scene
     held_out = tuple(held_out_psnr(scene, evidence, config.background) for scene in (before, after))
     keeps_refined = args.keep == "refined" or held_out[1] >= held_out[0]
@@ -115,43 +116,17 @@ def read_inputs(args: argparse.Namespace, device: torch.device) -> Inputs:
     return Inputs(source, source.gaussians.to(device), path, pictures)
 
 
-def run_with_previews(
-    refinement: Refinement, before: Gaussians, path: Cameras, folder: RefineFolder
-) -> list[RefineStep]:
-    """Takes the steps that are left, with a progress bar, previews along `path`, and saved states."""
-    steps: list[RefineStep] = []
-    total = refinement.config.iterations
-    every = max(1, total // PREVIEWS)
-    with stage_bars() as progress:
-
-        def on_step(step: RefineStep) -> None:
-            steps.append(step)
-            progress("refining", step.step + 1, total)
-            if (step.step + 1) % every == 0:
-                save()
-
-        def save() -> None:
-            picture = preview(before, refinement.gaussians(), path, refinement.config.background)
-            folder.save(refinement.state(), picture)
-
-        try:
-            refinement.run(on_step)
-        except KeyboardInterrupt:
-            save()
-            Console(stderr=True).print(
-                f"stopped at step {refinement.num_steps} of {total}; the same command goes on from there"
-            )
-            raise
-    return steps
-
-
-def request_of(args: argparse.Namespace, config: RefineConfig) -> dict[str, Any]:
+def request_of(
+    args: argparse.Namespace, config: RefineConfig, source: SceneSource
+) -> dict[str, Any]:
     """What has to be the same for a run to be continued."""
     ignored = {"out", "steps", "overrides", "keep"}
     request = {name: str(value) for name, value in vars(args).items() if name not in ignored}
     request["config"] = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-    for name in ("scene", "image", "frames", "cameras"):
-        if (path := getattr(args, name)) is not None:
+    files = {"scene": source.file, "cameras": source.cameras_file, "image": args.image}
+    files["frames"] = args.frames or video_beside(source)
+    for name, path in files.items():
+        if path is not None:
             request[f"content of {name}"] = content_digest(path)
     return request
 

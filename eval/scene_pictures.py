@@ -39,7 +39,12 @@ def read_pictures(
     found = clip or video_beside(source)
     if found is None:
         return ScenePictures(frames)
-    video = FrameFiles(found, FrameOptions(size=(path.height, path.width))).load(0).frames
+    files = FrameFiles(found, FrameOptions(size=(path.height, path.width)))
+    if files.is_several:
+        raise UserError(
+            f"{found} holds several clips; expected the one video that the scene was made with: name it with --frames"
+        )
+    video = files.load(0).frames
     if len(video) != path.num_views:
         raise UserError(
             f"{found} has {len(video)} frames, but the path of {source.file} has {path.num_views} cameras; expected"

@@ -23,8 +23,7 @@ from eval.pages.pictures import color_depth, depth_range
 from eval.pages.refine_outputs import draw
 from eval.pages.scene_outputs import VIEWER_HELP
 from eval.pages.viewer_html import write_viewer
-from eval.refine_folder import RefineFolder
-from eval.refine_run import run_with_previews
+from eval.refine_folder import RefineFolder, run_with_previews
 from models.device_choice import device_of
 from models.gaussians import Gaussians
 from models.priors.image import TEXT_GUIDANCE, load_image_prior
@@ -62,6 +61,11 @@ class TextSceneConfig(RefineConfig):
 
 def generate_from_text(args: argparse.Namespace) -> None:
     """Makes the scene of a parsed command line of `generate` with --prior and no image."""
+    with memory_explained(()):
+        _generate_from_text(args)
+
+
+def _generate_from_text(args: argparse.Namespace) -> None:
     if args.images:
         raise UserError(
             "--prior makes a scene from words alone; leave the image out, or refine the scene of an image:"
@@ -95,8 +99,7 @@ def generate_from_text(args: argparse.Namespace) -> None:
         refinement.load_state(state)
         console.print(f"going on from step {refinement.num_steps} of {config.iterations}")
     around = sampler.turntable(NUM_TURNTABLE)
-    with memory_explained(args):
-        run_with_previews(refinement, start, around, folder)
+    run_with_previews(refinement, start, around, folder)
     scene = refinement.gaussians()
     settings = json.loads(json.dumps(vars(args), default=str))
     settings["config"] = config.model_dump(mode="json")

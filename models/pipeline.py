@@ -300,6 +300,10 @@ class ImageToScenePipeline:
     def _decode(self, latents: Float[Tensor, "b c p h_ w_"]) -> Float[Tensor, "b t 3 h w"]:
         return self.autoencoder.decode(latents.to(_dtype_of(self.autoencoder))).float()
 
+    def unprompted_text(self) -> Float[Tensor, "1 n e"] | None:
+        """The embedding that stands for no prompt; None where that is zeros, which the video model takes by itself."""
+        return self._texts(None, None)[0]
+
     def _texts(
         self, prompt: str | None, negative: str | None
     ) -> tuple[Tensor | None, Tensor | None]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor
 
 from configs.errors import UserError
@@ -21,6 +22,8 @@ from models.torchvision_compat import mend_torchvision
 TEXT_GUIDANCE = 100.0
 """DreamFusion's and DreamGaussian's, for text."""
 PREDICTIONS = ("epsilon", "v_prediction")
+LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+"""What the libraries raise where a part is missing, damaged or of another kind."""
 PARTS = ("tokenizer", "text_encoder", "vae", "unet", "scheduler")
 
 
@@ -122,6 +125,21 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def load_whole(kind: Any, source: str | Path, **options: Any) -> Any:
+    """A network of diffusers or transformers with all its weights, from safetensors alone.
+
+    options: as for its `from_pretrained`. Raises one of `LOAD_ERRORS`, ValueError where weights are missing: the
+    libraries would make them up.
+    """
+    network, report = kind.from_pretrained(
+        source, use_safetensors=True, output_loading_info=True, **options
+    )
+    if missing := sorted(report["missing_keys"]):
+        part = options.get("subfolder") or Path(source).name
+        raise ValueError(f"{part} lacks {len(missing)} weights, the first is {missing[0]}")
+    return network
+
+
 def load_image_prior(
     name: str,
     prompt: str,
@@ -150,11 +168,11 @@ def load_image_prior(
             )
     try:
         tokenizer = CLIPTokenizer.from_pretrained(name, subfolder="tokenizer")
-        encoder = CLIPTextModel.from_pretrained(name, subfolder="text_encoder").eval().to(device)
-        vae = AutoencoderKL.from_pretrained(name, subfolder="vae").to(device)
-        unet = UNet2DConditionModel.from_pretrained(name, subfolder="unet", torch_dtype=dtype)
+        encoder = load_whole(CLIPTextModel, name, subfolder="text_encoder").eval().to(device)
+        vae = load_whole(AutoencoderKL, name, subfolder="vae").to(device)
+        unet = load_whole(UNet2DConditionModel, name, subfolder="unet", torch_dtype=dtype)
         scheduler = DDIMScheduler.from_pretrained(name, subfolder="scheduler")
-    except (OSError, ValueError, RuntimeError) as error:
+    except LOAD_ERRORS as error:
         raise UserError(
             f"--prior {name}: not a pipeline that loads ({first_line(error)}); expected video, none, a folder, or"
             " the name of a Stable Diffusion pipeline on the hub"

@@ -19,7 +19,14 @@ from torch.nn import functional as F
 
 from configs.errors import UserError
 from data.cameras import Cameras
-from models.priors.image import PREDICTIONS, decode_frames, first_line, latent_frame_size
+from models.priors.image import (
+    LOAD_ERRORS,
+    PREDICTIONS,
+    decode_frames,
+    first_line,
+    latent_frame_size,
+    load_whole,
+)
 from models.priors.interface import ViewKind, check_finite, noise_of_velocity
 from models.torchvision_compat import mend_torchvision
 
@@ -170,12 +177,12 @@ def load_posed_image_prior(
             f" {', '.join(f'{part}/' for part in PARTS)} in it"
         )
     try:
-        encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder").eval()
+        encoder = load_whole(CLIPVisionModelWithProjection, folder / "image_encoder").eval()
         projection = _load_projection(folder / "cc_projection")
-        vae = AutoencoderKL.from_pretrained(folder / "vae").to(device)
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype).to(device)
+        vae = load_whole(AutoencoderKL, folder / "vae").to(device)
+        unet = load_whole(UNet2DConditionModel, folder / "unet", torch_dtype=dtype).to(device)
         scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except LOAD_ERRORS as error:
         raise UserError(f"{folder}: not a pipeline that loads ({first_line(error)})") from error
     size = (encoder.config.image_size,) * 2
     seen = F.interpolate(image[None].cpu(), size, mode="bicubic", antialias=True).clamp(0, 1)

@@ -15,7 +15,11 @@ from models.video.guidance import Conditions, GuidanceConfig, GuidedTransformer
 
 
 class VideoPrior:
-    """The pipeline's video model, given the input image as the first frame of every path."""
+    """The pipeline's video model, given the input image as the first frame of every path, and no prompt.
+
+    Distillation takes a gradient through the whole autoencoder, whose activations at CogVideoX's full size (one layer's
+    of 49x480x720 in float32 take 8.7 GB) are more than a GPU of 80 GB holds: it is for smaller videos.
+    """
 
     kind: ViewKind = "path"
 
@@ -49,6 +53,8 @@ class VideoPrior:
             )  # gradients go through it, to the frames alone
         self.guided = GuidedTransformer(pipeline.model)
         self.signal = pipeline.model.base.scheduler.alphas_cumprod.double().cpu()
+        text = pipeline.unprompted_text()
+        self.text = pipeline.model.base.no_text(1) if text is None else text
         with torch.no_grad():
             self.image_latents = self.encode(image[None].to(pipeline.device))
 
@@ -79,7 +85,7 @@ class VideoPrior:
         with self.guided.conditions(conditions):
             (velocity,) = self.guided(
                 torch.cat([noisy, image], dim=1).transpose(1, 2),
-                self.pipeline.model.base.no_text(1).to(noisy),
+                self.text.to(noisy),
                 torch.full((1,), level, device=noisy.device),
             )
         signal = float(self.signal[level])

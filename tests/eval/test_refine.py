@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from data.importers.images import write_image
 from data.importers.nerfstudio import write_nerfstudio
 from data.importers.path_json import save_camera_path
 from data.importers.video import write_video
-from eval import refine, refine_run
+from eval import refine, refine_folder, refine_run
 from eval.cameras.path_error import rotation_angles
 from eval.pages.refine_outputs import FILES
 from eval.refine_folder import UNFINISHED
@@ -25,6 +27,7 @@ from models.gaussians import Gaussians
 from models.rendering.render import render
 from models.scenes.ply import load_ply, save_ply
 from train.distillation.refine import Refinement
+from train.fitting.optimiser import SceneOptimiser
 from train.fitting.poses import rigid_motion
 
 GREY = torch.full((3,), 0.5)
@@ -176,23 +179,31 @@ def test_a_scene_that_got_worse_is_not_kept(made):
     assert torch.allclose(kept.colors, before.colors, atol=1e-6)
 
 
-def test_a_stopped_run_goes_on_and_ends_where_it_would_have(made, monkeypatch, capsys):
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_stopped_run_goes_on_and_ends_where_it_would_have(
+    made, monkeypatch, capsys, number, raised
+):
     options = ("--prior", "none", "--frames", made["scene"] / "video.mp4", "--steps", 8,
-               "--keep", "refined")  # fmt: skip
+               "--keep", "refined", "--set", "prune_every=5")  # fmt: skip
     whole = {**made, "out": made["out"].with_name("whole")}
     run(whole, *options)
-    step = Refinement.step
+    keep_rows = SceneOptimiser.keep_rows
 
-    def stop(self):
+    def stop(self, rows):
+        """As if the signal came in the midst of pruning, with some of the tensors replaced."""
         if self.num_steps == 5:
-            raise KeyboardInterrupt
-        return step(self)
+            os.kill(os.getpid(), number)
+        keep_rows(self, rows)
 
-    monkeypatch.setattr(Refinement, "step", stop)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(SceneOptimiser, "keep_rows", stop)
+    with pytest.raises(raised):
         run(made, *options)
     assert {path.name for path in made["out"].iterdir()} == {UNFINISHED, "preview.png"}
-    monkeypatch.setattr(Refinement, "step", step)
+    monkeypatch.setattr(SceneOptimiser, "keep_rows", keep_rows)
+    (made["scene"] / "notes.txt").write_text("what else lies beside the scene does not count")
     with pytest.raises(UserError, match="other settings: seed"):
         run(made, *options, "--seed", 1)
     capsys.readouterr()
@@ -204,9 +215,13 @@ def test_a_stopped_run_goes_on_and_ends_where_it_would_have(made, monkeypatch, c
     assert not (made["out"] / UNFINISHED).exists()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_damaged_state_is_refused(made, monkeypatch):
+    step = Refinement.step
+
     def stop(self):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
 
     monkeypatch.setattr(Refinement, "step", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -253,17 +268,34 @@ def test_bad_input_is_told_and_nothing_is_written(made, truth, tmp_path, pipelin
     refused("say it with --prompt", "--prior", "some/model")
     refused("64x96.*32x48", "--steps", 3)  # the bundled pipeline
     refused("iterationz", "--set", "iterationz=4")
+    refused("--guidance is -1, expected 0 or more", "--guidance", -1)
+    refused("--pipeline is for the video model", "--prior", "none", "--pipeline", pipeline_folder)
+    refused("--offload is for `generate`", "--offload", "model")
+    for number in range(2):
+        write_video(torch.rand(9, 3, 32, 48), tmp_path / "clips" / f"{number}.mp4", 8)
+    refused("holds several clips", "--frames", tmp_path / "clips")
+
+
+def test_full_memory_is_told_with_what_would_help(made, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("eval.refine_run.open_prior", full)
+    with pytest.raises(UserError, match=r"full; try --one-by-one, or --dtype bfloat16$"):
+        run(made)
+    with pytest.raises(UserError, match="full; try a smaller model"):
+        run(made, "--prior", "none")
 
 
 def test_previews_show_before_and_now(made, monkeypatch):
     seen = []
-    preview = refine_run.preview
+    preview = refine_folder.preview
 
     def spy(*args):
         seen.append(preview(*args))
         return seen[-1]
 
-    monkeypatch.setattr(refine_run, "preview", spy)
+    monkeypatch.setattr(refine_folder, "preview", spy)
     run(made, "--prior", "none", "--steps", 20, "--set", "rates.colors=0.02")
     assert len(seen) == 10 and seen[0].shape == (3, 64, 5 * 48)
     assert torch.equal(seen[0][:, :32], seen[9][:, :32])

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from configs.errors import UserError
 from data.camera_paths import make_path
@@ -67,6 +67,20 @@ def test_video_prior_is_the_guided_video_model_along_the_path(pipeline, path):
     assert torch.allclose(found, expected, atol=1e-4)
     moved = prior.predict_noise(latents, 400, path.select([0] * 9))
     assert (moved - found).abs().max() > 1e-4, "cameras have no effect"
+
+
+def test_video_prior_takes_the_empty_prompt_where_there_is_a_text_encoder(
+    pipeline, path, monkeypatch
+):
+    image = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
+    without = VideoPrior(pipeline, image, 2.0, GuidanceConfig())
+    zeros = pipeline.model.base.no_text(1)
+    assert torch.equal(without.text, zeros)
+    monkeypatch.setattr(pipeline, "unprompted_text", lambda: zeros + 0.5)
+    latents = torch.randn(without.encode(torch.rand(9, 3, 32, 48)).shape)
+    told = VideoPrior(pipeline, image, 2.0, GuidanceConfig())
+    predictions = [prior.predict_noise(latents, 400, path) for prior in (without, told)]
+    assert not torch.allclose(*predictions)
 
 
 def test_gradients_reach_the_frames_and_not_the_weights(pipeline, path):
@@ -149,6 +163,22 @@ def test_pipelines_that_do_not_fit_are_refused(stable_diffusion, tmp_path):
     assert latent_frame_size(good.unet, good.vae, 1, 1) == (16, 16)
 
 
+@pytest.mark.parametrize("part", ["text_encoder", "vae", "unet"])
+def test_weights_that_are_missing_are_not_made_up(stable_diffusion, tmp_path, part):
+    broken = tmp_path / "broken"
+    shutil.copytree(stable_diffusion, broken)
+    (file,) = (broken / part).glob("*.safetensors")
+    weights = load_file(file)
+    first = sorted(weights)[0]
+    save_file({n: w for n, w in weights.items() if n != first}, file, {"format": "pt"})
+    with pytest.raises(UserError, match=f"{part} lacks 1 weights, the first is"):
+        load_image_prior(str(broken), "a")
+    torch.save(weights, file.with_suffix(".bin"))
+    file.unlink()
+    with pytest.raises(UserError, match="not a pipeline that loads"):
+        load_image_prior(str(broken), "a")
+
+
 def test_posed_prior_is_the_unet_guided_by_image_and_pose(zero123, path):
     image = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
     prior = load_posed_image_prior(zero123, image, path.select(0), 1.0, guidance=3.0)
@@ -203,4 +233,7 @@ def test_posed_pipelines_that_do_not_fit_are_refused(zero123, stable_diffusion, 
     shutil.copytree(zero123, broken, dirs_exist_ok=True)
     save_file(weights, broken / "cc_projection" / "diffusion_pytorch_model.safetensors")
     with pytest.raises(UserError, match="takes 9 values; expected 10"):
+        load_posed_image_prior(broken, image, path.select(0), 1.0)
+    (broken / "cc_projection" / "diffusion_pytorch_model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(UserError, match="not a pipeline that loads"):
         load_posed_image_prior(broken, image, path.select(0), 1.0)
