@@ -53,3 +53,10 @@ def test_what_makes_no_sense_is_refused(stable_diffusion, tmp_path):
     with pytest.raises(UserError, match="has no tokenizer/"):
         generate.main(["--prompt", "a", *out[:2], "--prior", str(tmp_path)])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", [("--path", "dolly"), ("--samples", "2"), ("--one-by-one",)])
+def test_options_of_images_are_refused_for_words(option, capsys):
+    with pytest.raises(SystemExit):
+        generate.main(["--prompt", "a cat", "--prior", "some/model", *option])
+    assert f"{option[0]} has no effect with --prior; leave it out" in capsys.readouterr().err
