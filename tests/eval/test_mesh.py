@@ -272,7 +272,7 @@ def test_what_makes_no_mesh_is_refused_and_leaves_nothing(scene, tmp_path, monke
         ([scene, "--bounds", 1, 0, 0, 1, 2, 3], r"bounds of the grid go from \(1, 0, 0\)"),
         ([scene, "--bounds", 5, 5, 5, 6, 6, 6], "no surface"),
         ([scene, "--method", "density", "--level", 1e9], "no surface"),
-        ([scene, "--level", -1], "--level is -1"),
+        ([scene, "--method", "density", "--level", -1], "--level is -1"),
         ([scene, "--texture", 4], "--texture is 4"),
         ([scene, "--device", "tpu9"], "--device is 'tpu9'"),
     ]
