@@ -129,7 +129,7 @@ def add_prior_options(prior: argparse._ArgumentGroup) -> None:
         "--guidance",
         type=float,
         metavar="SCALE",
-        help="of the image for priors that are told by it (default: 5), of the text (default: 100)",
+        help="of image and cameras (default: the video pipeline's own; 5 for others), of the text (default: 100)",
     )
     prior.add_argument(
         "--noise",

@@ -124,7 +124,8 @@ def open_texture_prior(
             # Renders are compared on the scene's device.
             check_input(scene, evidence.to(device), BACKGROUND, str(args.image), str(source.file))
     image = None if evidence is None else evidence.frames[0]
-    prior = open_prior(args, image, (used if path is None else path).select(0), depth, device)
+    first = (used if path is None else path).select(0)
+    prior = open_prior(args, image, first, depth, device, draws=True)
     assert prior is not None
     return TexturePrior(prior, camera_source(prior, path, depth, used), evidence, config)
 

@@ -73,11 +73,14 @@ def open_prior(
     first: Cameras,
     depth: float,
     device: torch.device,
+    *,
+    draws: bool = False,
 ) -> DiffusionPrior | None:
     """The prior; None for "none". Raises UserError where it does not load, or does not fit.
 
     image: the scene's input, where one was given. first: its camera, else any that pictures have the proportions of.
-    depth: of what it shows [scene units].
+    depth: of what it shows [scene units]. draws: it makes pictures, step by step, and does not distil: unless told
+    otherwise the video model is guided as it is in `generate`.
     """
     if args.prior == NO_PRIOR:
         return None
@@ -90,11 +93,11 @@ def open_prior(
         frame = _needed(image, args.prior)
         pipeline = open_pipeline(args)
         scale = VIDEO_GUIDANCE if args.guidance is None else args.guidance
-        guidance = GuidanceConfig(
-            image=scale,
-            camera=scale,
-            evaluation="sequential" if args.one_by_one else "batched",
-        )
+        guidance = GuidanceConfig(image=scale, camera=scale)
+        if draws and args.guidance is None:
+            guidance = pipeline.sampling.guidance
+        if args.one_by_one:
+            guidance = guidance.model_copy(update={"evaluation": "sequential"})
         return VideoPrior(pipeline, frame, depth, guidance)
     from models.priors.image import TEXT_GUIDANCE, load_image_prior
     from models.priors.image_pose import POSE_GUIDANCE, is_posed_pipeline, load_posed_image_prior

@@ -183,7 +183,7 @@ def test_a_prior_that_knows_better_is_kept(scene, photo, tmp_path, capsys, monke
         return (render(source.gaussians, cameras, background=behind).frames * 1.1).clamp(0, 1)
 
     signal = torch.linspace(0.999, 0.001, 1000, dtype=torch.float64)
-    monkeypatch.setattr("eval.mesh_texture.open_prior", lambda *_: OraclePrior(truth, signal))
+    monkeypatch.setattr("eval.mesh_texture.open_prior", lambda *_, **__: OraclePrior(truth, signal))
     out = tmp_path / "mesh"
     run(scene, "--out", out, "--prior", "oracle", "--image", photo, "--rounds", 2, *QUICK)
     change = json.loads((out / "metrics.json").read_text())["texture"]
