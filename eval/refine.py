@@ -84,6 +84,11 @@ def build_parser() -> argparse.ArgumentParser:
     prior.add_argument(
         "--prior", default="video", metavar="video|PATH_OR_NAME|none", help="default: %(default)s"
     )
+    prior.add_argument(
+        "--redraw",
+        action="store_true",
+        help="fit the scene to pictures of it that the prior draws anew, in a few rounds; without it, distil",
+    )
     prior.add_argument("--prompt", help="what a text-conditioned prior is told")
     prior.add_argument(
         "--guidance",

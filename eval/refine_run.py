@@ -50,7 +50,8 @@ def refine_scene(args: argparse.Namespace) -> None:
 def _refine_scene(args: argparse.Namespace) -> None:
     console = Console(stderr=True)
     watch = Stopwatch(device_of(args.device))
-    overrides = [*args.overrides, *([f"iterations={args.steps}"] if args.steps else [])]
+    overrides = ["redraw={}"] if args.redraw else []
+    overrides += [*args.overrides, *([f"iterations={args.steps}"] if args.steps else [])]
     config = load_config(None, overrides, RefineConfig)
     inputs = read_inputs(args, watch.device)
     pictures = inputs.pictures
@@ -68,7 +69,14 @@ def _refine_scene(args: argparse.Namespace) -> None:
     depth = depth_shown(inputs.scene, inputs.path.select(0), console)
     folder = RefineFolder(args.out, request_of(args, config, inputs.source))
     with watch("load prior"):
-        prior = open_prior(args, pictures.frames[0], inputs.path.select(0), depth, watch.device)
+        prior = open_prior(
+            args,
+            pictures.frames[0],
+            inputs.path.select(0),
+            depth,
+            watch.device,
+            draws=config.redraw is not None,
+        )
     sampler = CameraSampler(inputs.path, depth, config.cameras)
     refinement = Refinement(inputs.scene, sampler, evidence, prior, config, args.seed)
     folder.open()

@@ -21,6 +21,7 @@ from configs.loader import Config
 from data.clips import Clip
 from data.durable_files import write_durably
 from eval.images.metrics import psnr, ssim
+from eval.named_prior import VIDEO_GUIDANCE
 from eval.pages.clip_pictures import spread
 from eval.pages.html_report import Report
 from eval.pages.pictures import draw_grid, png_bytes
@@ -68,7 +69,11 @@ class RefinementSetting(Config):
 
     prior: Literal["video", "none"] = "video"
     frames: bool = False
-    guidance: float = Field(5.0, ge=0, description="of image and cameras, for the video prior")
+    guidance: float | None = Field(
+        None,
+        ge=0,
+        description="of image and cameras, for the video prior; by default 5 to distil, and the pipeline's own to draw",
+    )
     refine: RefineConfig = RefineConfig()
 
 
@@ -201,7 +206,10 @@ class RefinementScore:
         depth = median_depth(made.gaussians, path.select(0).to(device)) or 1.0
         prior = None
         if setting.prior == "video":
-            guidance = GuidanceConfig(image=setting.guidance, camera=setting.guidance)
+            guidance = self.pipeline.sampling.guidance
+            if config.redraw is None or setting.guidance is not None:
+                scale = VIDEO_GUIDANCE if setting.guidance is None else setting.guidance
+                guidance = GuidanceConfig(image=scale, camera=scale)
             prior = VideoPrior(self.pipeline, photo.frame, depth, guidance)
         sampler = CameraSampler(path, depth, config.cameras)
         refinement = Refinement(made.gaussians, sampler, evidence, prior, config, seed)

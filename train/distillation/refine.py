@@ -1,9 +1,10 @@
-"""Refinement of one scene: distilled from a prior, tied to the pictures that it came from.
+"""Refinement of one scene by a prior, tied to the pictures that it came from.
 
-A step renders views that the prior wants to look at and takes the gradient of distillation by them, and renders the
-input view, and some of the frames if there are any, and takes that of their difference. What the Gaussians get is the
-sum. Constants follow DreamGaussian (arXiv 2309.16653) and, for frames that do not quite agree, LiftImage3D
-(arXiv 2412.09597); it differs in that cameras stay around the scene's own path.
+A step renders views that the prior wants to look at and takes the gradient of distillation by them, or of their
+difference from pictures that the prior has drawn anew (`train.distillation.redrawing`), and renders the input view,
+and some of the frames if there are any, and takes that of their difference. What the Gaussians get is the sum.
+Constants follow DreamGaussian (arXiv 2309.16653) and, for frames that do not quite agree, LiftImage3D (arXiv
+2412.09597); it differs in that cameras stay around the scene's own path.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from train.distillation.cameras import CameraSamplerConfig, ViewSampler
 from train.distillation.evidence import Evidence, EvidenceConfig
 from train.distillation.loss import distillation_loss
 from train.distillation.noise import NoiseConfig
+from train.distillation.redrawing import RedrawConfig, Redrawn, redraw
 from train.fitting.deformation import DeformationConfig, DeformationField
 from train.fitting.optimiser import OptimiserConfig, SceneOptimiser, under
 from train.fitting.parameters import FitRates
@@ -45,6 +47,9 @@ class RefineConfig(OptimiserConfig):
     cameras: CameraSamplerConfig = CameraSamplerConfig()
     evidence: EvidenceConfig = EvidenceConfig()
     resolution: ResolutionConfig = ResolutionConfig()
+    redraw: RedrawConfig | None = Field(
+        None, description="fit the scene to pictures that the prior draws anew, and distil nothing"
+    )
     distill_weight: float = Field(1.0, ge=0, description="of the prior")
     input_weight: float = Field(
         1e4, ge=0, description="of the input view's mean squared error, at the end of the ramp"
@@ -96,12 +101,13 @@ class Refinement:
         looks = evidence is not None and (
             config.input_weight > 0 or (len(others) > 0 and config.frame_weight > 0)
         )
-        if not looks and (prior is None or not config.distill_weight):
+        self.prior = prior if config.distill_weight or config.redraw is not None else None
+        if not looks and self.prior is None:
             raise UserError(
                 "refine: without a prior, frames or the input there is nothing to go by"
             )
         self.config, self.evidence, self.seed = config, evidence, seed
-        self.prior = prior if config.distill_weight else None
+        self.redrawn: Redrawn | None = None
         self.sampler = sampler
         splits = torch.Generator().manual_seed(derive_seed("refine splits", seed))
         self.scene = SceneOptimiser(scene, config, splits)
@@ -145,7 +151,11 @@ class Refinement:
         gaussians, trace = self.scene.gaussians(), self.scene.trace()
         losses: dict[str, Tensor] = {}
         size = (1, 1)
-        if self.prior is not None:
+        if self.prior is not None and self.config.redraw is not None:
+            losses["redrawn"], size = self._redrawn_loss(
+                self.prior, self.config.redraw, gaussians, progress, generator, trace
+            )
+        elif self.prior is not None:
             cameras = self._shrunk(self.sampler.draw(self.prior, generator), progress)
             size = (cameras.height, cameras.width)
             with self.watch("rasteriser"):
@@ -178,6 +188,8 @@ class Refinement:
         """All that the rest of the run depends on, beside what the refinement was made with."""
         found = {f"scene.{name}": value for name, value in self.scene.state().items()}
         found["splits"] = self._splits.get_state()
+        if self.redrawn is not None:
+            found |= {f"redrawn.{name}": value for name, value in self.redrawn.state().items()}
         for name, value in self.watch.seconds.items():
             found[f"seconds.{name}"] = torch.tensor(value, dtype=torch.float64)
         if self.field is not None:
@@ -190,12 +202,49 @@ class Refinement:
         """Goes on where `state` was taken."""
         self.scene.load_state(under("scene.", state))
         self._splits.set_state(state["splits"])
+        if redrawn := under("redrawn.", state):
+            self.redrawn = Redrawn.of_state(redrawn, self.background.device)
         for name, value in under("seconds.", state).items():
             self.watch.seconds[name] = self.watch.seconds.get(name, 0.0) + float(value)
         if self.field is not None:
             self.field.load_state(under("field.", state))
         if self.poses is not None:
             self.poses.load_state(under("poses.", state))
+
+    def _redrawn_loss(
+        self,
+        prior: DiffusionPrior,
+        config: RedrawConfig,
+        gaussians: Gaussians,
+        progress: float,
+        generator: torch.Generator,
+        trace: ScreenTrace | None,
+    ) -> tuple[Float[Tensor, ""], tuple[int, int]]:
+        """The difference from some of the round's pictures, and their size. A round begins with new ones."""
+        if self.redrawn is None or self.num_steps % config.every == 0:
+            self.redrawn = redraw(
+                gaussians.detach(),
+                prior,
+                self.sampler,
+                config,
+                progress,
+                self.background,
+                generator,
+                self.watch,
+            )
+        pictures = self.redrawn
+        order = torch.randperm(len(pictures.frames), generator=generator)[: config.views_per_step]
+        cameras = pictures.cameras.select(order)
+        with self.watch("rasteriser"):
+            drawn = render(
+                gaussians,
+                cameras.to(gaussians.means.device),
+                background=self.background,
+                trace=trace,
+            )
+        wanted = pictures.frames[order.to(pictures.frames.device)]
+        loss = config.weight * (drawn.frames - wanted).abs().mean()
+        return loss, (cameras.height, cameras.width)
 
     def _distilled(
         self,
