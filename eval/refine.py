@@ -8,10 +8,11 @@ from pathlib import Path
 from configs.errors import EXIT_DONE, run_command
 
 DESCRIPTION = """\
-Refines one scene of 3D Gaussians by score distillation, tied to the image that it was made from. SCENE is a folder that
+Refines one scene of 3D Gaussians by a diffusion prior, tied to the image that it was made from. SCENE is a folder that
 `generate` or `refine` wrote, or a PLY or SPZ file with --cameras.
 
   ./launch.sh refine runs/my_scene --image photo.jpg
+  ./launch.sh refine runs/my_scene --image photo.jpg --redraw --steps 200
   ./launch.sh refine runs/my_scene --image photo.jpg --frames runs/my_scene/video.mp4
   ./launch.sh refine runs/my_scene --image photo.jpg --frames runs/my_scene/clip --prior none
   ./launch.sh refine runs/my_scene --image photo.jpg --prior PATH_OR_NAME --prompt "a hallway"
@@ -22,6 +23,9 @@ Priors:
   PATH_OR_NAME  a pipeline of diffusers: Stable Diffusion, a folder or a name on the hub, told by --prompt; or the
                 folder of a Zero-1-to-3, told by the image and the camera
   none          the image and --frames alone
+
+By default the scene is distilled from the prior (score distillation). With --redraw the prior draws pictures of the
+scene anew, through a little noise, and the scene is fitted to them, in a few rounds.
 
 Part of the pictures is held out, and all of the video that `generate` wrote beside the scene, unless --frames shows it.
 The refined scene is kept where it shows what was held out better than the scene that came in, else the latter is.

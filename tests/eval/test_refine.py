@@ -100,8 +100,17 @@ def test_frames_alone_mend_a_scene_and_all_is_written(made, capsys):
         run(made, "--prior", "none")
 
 
-def test_the_video_prior_refines_and_equal_seeds_give_equal_scenes(made, pipeline_folder):
-    options = ("--pipeline", pipeline_folder, "--steps", 3, "--keep", "refined")
+@pytest.mark.parametrize(
+    ("how", "losses"),
+    [
+        ((), {"prior", "input"}),
+        (("--redraw", "--set", "redraw.denoise_steps=2"), {"redrawn", "input"}),
+    ],
+)
+def test_the_video_prior_refines_and_equal_seeds_give_equal_scenes(
+    made, pipeline_folder, how, losses
+):
+    options = ("--pipeline", pipeline_folder, "--steps", 3, "--keep", "refined", *how)
     run(made, *options)
     again = {**made, "out": made["out"].with_name("again")}
     run(again, *options)
@@ -109,7 +118,7 @@ def test_the_video_prior_refines_and_equal_seeds_give_equal_scenes(made, pipelin
     assert torch.equal(scenes[0].means, scenes[1].means)
     metrics = json.loads((made["out"] / "metrics.json").read_text())
     assert {"rasteriser", "prior", "optimiser"} <= set(metrics["seconds"])
-    assert set(metrics["losses"]) == {"prior", "input"}
+    assert set(metrics["losses"]) == losses
 
 
 def test_image_priors_refine(made, stable_diffusion, zero123):
@@ -273,6 +282,7 @@ def test_bad_input_is_told_and_nothing_is_written(made, truth, tmp_path, pipelin
     refused("--offload is for `generate`", "--offload", "model")
     for number in range(2):
         write_video(torch.rand(9, 3, 32, 48), tmp_path / "clips" / f"{number}.mp4", 8)
+    refused("--redraw needs a prior", "--redraw", "--prior", "none")
     refused("holds several clips", "--frames", tmp_path / "clips")
 
 
