@@ -171,7 +171,7 @@ def test_a_device_that_is_not_there_is_told(moving):
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     fit = QUICK.model_copy(update={"device": "cuda"})
-    with pytest.raises(UserError, match="no CUDA device"):
+    with pytest.raises(UserError, match="no CUDA GPU"):
         measure_consistency(moving, CONFIG.model_copy(update={"fit": fit}))
 
 

@@ -135,6 +135,7 @@ def test_45_does_not_divide() -> None:
 
 def test_a_mistake_in_a_full_recipe_is_found() -> None:
     """Without autocast the frozen base's bfloat16 meets the branches' float32."""
-    recipe = load("full/video_camera.yaml", "engine.precision=fp32")
+    recipe, file = load("full/video_camera.yaml")
+    engine = recipe.engine.model_copy(update={"precision": "fp32"})  # which a recipe may not say
     with pytest.raises(RuntimeError, match="one dtype"):
-        rehearse(outline_recipe(*recipe), 1)
+        rehearse(outline_recipe(recipe.model_copy(update={"engine": engine}), file), 1)
