@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,11 @@ def main(argv: list[str] | None = None) -> int:
     from data.durable_files import write_durably
     from train.run_folder import describe_environment
 
-    results = [result for name in args.names or ON_CPU for result in _run(name, args)]
-    for result in results:
-        print_result(result)
+    results = []
+    for name in args.names or ON_CPU:
+        for result in _run(name, args):
+            print_result(result)
+            results.append(result)
     numbers = json.dumps({"results": results, "environment": describe_environment()})
     if args.json:
         write_durably(args.json, numbers.encode())
@@ -141,28 +144,30 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:,}"
 
 
-def _run(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+def _run(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What a benchmark measures, each part as soon as it is known."""
     from rich.console import Console
 
     with Console(stderr=True).status(f"measuring: {name}"):
         if name == "rasteriser":
             from eval.benchmarks.rasteriser import benchmark_rasteriser
 
-            return [benchmark_rasteriser(tuple(args.threads))]
-        if name == PLANNED:
+            yield benchmark_rasteriser(tuple(args.threads))
+        elif name == PLANNED:
             from eval.benchmarks.planned_step import benchmark_planned
             from models.device_choice import device_of
 
             recipes = args.recipe or FULL_RECIPES
-            return [benchmark_planned(recipes, device_of(args.device), args.clips, args.layers)]
-        recipes = args.recipe or RECIPES
-        if name == "train":
+            yield benchmark_planned(recipes, device_of(args.device), args.clips, args.layers)
+        elif name == "train":
             from eval.benchmarks.training import benchmark_train
 
-            return benchmark_train(recipes, args.threads[0], args.rounds)
-        from eval.benchmarks.loading import benchmark_loader
+            yield from benchmark_train(args.recipe or RECIPES, args.threads[0], args.rounds)
+        else:
+            from eval.benchmarks.loading import benchmark_loader
 
-        return [benchmark_loader(recipe, args.threads[0]) for recipe in recipes]
+            for recipe in args.recipe or RECIPES:
+                yield benchmark_loader(recipe, args.threads[0])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ BUSY = 0.5
 """Load from which weak scaling is not to be trusted: others take turns with what is measured."""
 
 
-def benchmark_train(recipes: Sequence[Path], threads: int, rounds: int) -> list[dict[str, Any]]:
+def benchmark_train(recipes: Sequence[Path], threads: int, rounds: int) -> Iterator[dict[str, Any]]:
     """For each recipe its step in parts and its weak scaling, if `rounds` is not 0; then what each comes to.
 
     Raises UserError where a recipe is unfit.
     """
-    results, rows = [], []
+    rows = []
     load = load_average()
     for recipe in recipes:  # a mistake in the last one shows before the first is measured
         load_config(recipe, [], Recipe)
@@ -51,20 +51,20 @@ def benchmark_train(recipes: Sequence[Path], threads: int, rounds: int) -> list[
             }
             if made.notes:
                 given["differs"] = "; ".join(made.notes)
-            results.append({"benchmark": "training step", **given, **step, **run})
+            yield {"benchmark": "training step", **given, **step, **run}
             row = {"recipe": recipe.stem}
             row |= {name: step[name] for name in ("model_share_of_peak", "step_share_of_peak")}
             row |= {name: run[name] for name in ("waiting_for_data", "save_seconds", "saving")}
             if rounds:
                 scaling = weak_scaling(made, Path(folder), rounds)
-                results.append({"benchmark": "weak scaling", **given, **scaling})
+                yield {"benchmark": "weak scaling", **given, **scaling}
                 ratios = {line["setup"]: line["times_one"] for line in scaling["rows"]}
                 row |= {"two_together": ratios[TOGETHER.name], "two_apart": ratios[APART.name]}
             rows.append(row)
     summary: dict[str, Any] = {"benchmark": "training", "rows": rows, "aims": AIMS}
     if load > BUSY:
         summary["caution"] = _caution(load)
-    return [*results, summary]
+    yield summary
 
 
 def _caution(load: float) -> str:
