@@ -287,7 +287,7 @@ def test_bad_input_is_told_and_nothing_is_written(made, truth, tmp_path, pipelin
 
 
 def test_full_memory_is_told_with_what_would_help(made, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("eval.refine_run.open_prior", full)
