@@ -115,21 +115,13 @@ def build_parser() -> argparse.ArgumentParser:
 def add_prior_options(prior: argparse._ArgumentGroup) -> None:
     """What `eval.mesh_texture` reads."""
     from data.command_options import natural, positive
+    from eval.prior_options import add_prior_choice
 
-    prior.add_argument(
-        "--prior", default="none", metavar="video|PATH_OR_NAME|none", help="default: %(default)s"
-    )
+    add_prior_choice(prior, default="none", guidance="the video pipeline's own; 5 for other priors")
     prior.add_argument(
         "--image",
         type=Path,
         help="what the scene was made from, at its first camera: for priors that are shown it, and to judge by",
-    )
-    prior.add_argument("--prompt", help="what a text-conditioned prior is told")
-    prior.add_argument(
-        "--guidance",
-        type=float,
-        metavar="SCALE",
-        help="of image and cameras (default: the video pipeline's own; 5 for others), of the text (default: 100)",
     )
     prior.add_argument(
         "--noise",

@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line of `refine`."""
     from data.command_options import natural, positive
     from eval.generate import add_model_options
+    from eval.prior_options import add_prior_choice
 
     parser = argparse.ArgumentParser(
         prog="launch.sh refine",
@@ -85,20 +86,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     prior = parser.add_argument_group("prior")
-    prior.add_argument(
-        "--prior", default="video", metavar="video|PATH_OR_NAME|none", help="default: %(default)s"
-    )
+    add_prior_choice(prior, default="video", guidance="5; with --redraw the video pipeline's own")
     prior.add_argument(
         "--redraw",
         action="store_true",
         help="fit the scene to pictures of it that the prior draws anew, in a few rounds; without it, distil",
-    )
-    prior.add_argument("--prompt", help="what a text-conditioned prior is told")
-    prior.add_argument(
-        "--guidance",
-        type=float,
-        metavar="SCALE",
-        help="of the image for priors that are told by it (default: 5), of the text (default: 100)",
     )
     parser.add_argument(
         "--set",

@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from data.loader import ClipLoader
-from eval.benchmarks.stand_in import stand_in, torch_threads
+from eval.benchmarks.stand_in import engine_of, stand_in, torch_threads
 from eval.benchmarks.train_step import measure_step
-from train.engine import StepRule
-from train.engine_choice import create_engine
-from train.ranks import joined_ranks
 
 
 def benchmark_loader(recipe: Path, threads: int, batches: int = 8) -> dict[str, Any]:
@@ -21,9 +18,7 @@ def benchmark_loader(recipe: Path, threads: int, batches: int = 8) -> dict[str, 
         made = stand_in(recipe, Path(folder), threads)
         config = made.load()
         task = config.task.create(config.seed)
-        with joined_ranks("cpu") as ranks:
-            rule = StepRule(1, config.loop.clip_norm)
-            engine = create_engine(task.build(), config.optimizer, config.engine, rule, ranks)
+        with engine_of(task, config) as engine:
             needed = measure_step(task, engine, config, steps=3)["samples_per_second"]
         rows = []
         for workers in (0, 1, 2):

@@ -19,7 +19,10 @@ from data.shard_writing import ShardWriter
 from models.autoencoders.files import load_autoencoder
 from models.autoencoders.latent_shards import write_latents
 from models.bundled_weights import TINY_VIDEO_BASE
-from train.engine import set_threads
+from train.engine import Engine, StepRule, set_threads
+from train.engine_choice import create_engine
+from train.ranks import joined_ranks
+from train.task import Task
 from train.tasks.autoencoder import AutoencoderConfig
 from train.tasks.reconstruction import ReconstructionConfig
 from train.tasks.registry import Recipe
@@ -133,6 +136,14 @@ def _write_clips(task: TaskConfig, windows: WindowConfig, shards: Path) -> None:
     # Other recipes' folders of clips may have latents or not.
     if task.latents == "stored" or (task.latents == "auto" and isinstance(task, VideoConfig)):
         write_latents(ShardIndex.load(shards), frozen, task.autoencoder, windows)
+
+
+@contextmanager
+def engine_of(task: Task, config: Recipe) -> Iterator[Engine]:
+    """The engine of one process on the CPU with the task's model."""
+    with joined_ranks("cpu") as ranks:
+        rule = StepRule(1, config.loop.clip_norm)
+        yield create_engine(task.build(), config.optimizer, config.engine, rule, ranks)
 
 
 @contextmanager

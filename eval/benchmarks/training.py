@@ -9,13 +9,10 @@ from typing import Any
 
 from configs.loader import load_config
 from eval.benchmarks.scaling import APART, TOGETHER, weak_scaling
-from eval.benchmarks.stand_in import stand_in, torch_threads
+from eval.benchmarks.stand_in import engine_of, stand_in, torch_threads
 from eval.benchmarks.train_step import measure_step
 from eval.benchmarks.training_run import measure_run
 from eval.machine import load_average
-from train.engine import StepRule
-from train.engine_choice import create_engine
-from train.ranks import joined_ranks
 from train.tasks.registry import Recipe
 
 AIMS = "waiting for data under 0.05, saving under 0.02, two together 1.7 on two idle cores"
@@ -37,9 +34,7 @@ def benchmark_train(recipes: Sequence[Path], threads: int, rounds: int) -> Itera
             made = stand_in(recipe, Path(folder), threads)
             config = made.load()
             task = config.task.create(config.seed)
-            with joined_ranks("cpu") as ranks:
-                rule = StepRule(1, config.loop.clip_norm)
-                engine = create_engine(task.build(), config.optimizer, config.engine, rule, ranks)
+            with engine_of(task, config) as engine:
                 step = measure_step(task, engine, config)
                 run = measure_run(task, engine, made)
             del engine, task

@@ -5,14 +5,12 @@ Each has its own loopback device, so what one rank tells the other goes over tha
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from namespaces import shell_in_namespaces
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 DEVICE = "v0"
@@ -63,20 +61,5 @@ class TwoHosts:
 @contextmanager
 def two_hosts() -> Iterator[TwoHosts]:
     """The hosts while entered; skips the test that asks where they can't be made."""
-    missing = [tool for tool in ("unshare", "nsenter", "ip") if shutil.which(tool) is None]
-    if missing:
-        pytest.skip(f"{missing[0]} is not installed")
-    shell = subprocess.Popen(
-        ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", MAKE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert shell.stdin and shell.stdout and shell.stderr
-    words = shell.stdout.readline().split()
-    if not words:
-        pytest.skip(f"network namespaces are not allowed here: {shell.stderr.read().strip()}")
-    yield TwoHosts((int(words[0]), int(words[1])))
-    shell.stdin.close()
-    shell.wait(20)
+    with shell_in_namespaces(["--net"], MAKE, tools=["nsenter", "ip"]) as processes:
+        yield TwoHosts((int(processes[0]), int(processes[1])))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from namespaces import shell_in_namespaces
 from toy_run import ToyRun
 
 from train.checkpoints import find_damage
@@ -20,25 +19,11 @@ NewToy = Callable[[str], ToyRun]
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder of 1 MB, as this process sees it, and what processes need that are to see it at `tmp_path`/disk."""
-    if shutil.which("unshare") is None:
-        pytest.skip("unshare is not installed")
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = f"mount -t tmpfs -o size=1m tmpfs '{folder}' && echo $$ && read line"
-    shell = subprocess.Popen(
-        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert shell.stdin and shell.stdout and shell.stderr
-    process = shell.stdout.readline().strip()
-    if not process:
-        pytest.skip(f"file systems can't be mounted here: {shell.stderr.read().strip()}")
-    yield Path(f"/proc/{process}/root{folder}"), {"NAMESPACES_OF_PROCESS": process}
-    shell.stdin.close()
-    shell.wait(20)
+    with shell_in_namespaces(["--mount"], mount) as (process,):
+        yield Path(f"/proc/{process}/root{folder}"), {"NAMESPACES_OF_PROCESS": process}
 
 
 @pytest.mark.parametrize(
