@@ -117,7 +117,7 @@ def add_prior_options(prior: argparse._ArgumentGroup) -> None:
     from data.command_options import natural, positive
     from eval.prior_options import add_prior_choice
 
-    add_prior_choice(prior, default="none", guidance="the video pipeline's own; 5 for other priors")
+    add_prior_choice(prior, default="none")
     prior.add_argument(
         "--image",
         type=Path,

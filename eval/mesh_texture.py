@@ -125,7 +125,7 @@ def open_texture_prior(
             check_input(scene, evidence.to(device), BACKGROUND, str(args.image), str(source.file))
     image = None if evidence is None else evidence.frames[0]
     first = (used if path is None else path).select(0)
-    prior = open_prior(args, image, first, depth, device, draws=True)
+    prior = open_prior(args, image, first, depth, device)
     assert prior is not None
     return TexturePrior(prior, camera_source(prior, path, depth, used), evidence, config)
 

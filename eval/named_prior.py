@@ -18,8 +18,6 @@ from models.gaussians import Gaussians
 from models.priors.interface import DiffusionPrior
 from models.video.clip_chain import median_depth
 
-VIDEO_GUIDANCE = 5.0
-"""DreamGaussian's, for priors that are shown an image."""
 NO_PRIOR, VIDEO_PRIOR = "none", "video"
 
 
@@ -75,14 +73,11 @@ def open_prior(
     first: Cameras,
     depth: float,
     device: torch.device,
-    *,
-    draws: bool = False,
 ) -> DiffusionPrior | None:
     """The prior; None for "none". Raises UserError where it does not load, or does not fit.
 
     image: the scene's input, where one was given. first: its camera, else any that pictures have the proportions of.
-    depth: of what it shows [scene units]. draws: it makes pictures, step by step, and does not distil: unless told
-    otherwise the video model is guided as it is in `generate`.
+    depth: of what it shows [scene units]. Unless told otherwise the video model is guided as it is in `generate`.
     """
     if args.prior == NO_PRIOR:
         return None
@@ -94,10 +89,9 @@ def open_prior(
 
         frame = _needed(image, args.prior)
         pipeline = open_pipeline(args)
-        scale = VIDEO_GUIDANCE if args.guidance is None else args.guidance
-        guidance = GuidanceConfig(image=scale, camera=scale)
-        if draws and args.guidance is None:
-            guidance = pipeline.sampling.guidance
+        guidance = pipeline.sampling.guidance
+        if args.guidance is not None:
+            guidance = GuidanceConfig(image=args.guidance, camera=args.guidance)
         if args.one_by_one:
             guidance = guidance.model_copy(update={"evaluation": "sequential"})
         return VideoPrior(pipeline, frame, depth, guidance)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 
-def add_prior_choice(options: argparse._ArgumentGroup, *, default: str, guidance: str) -> None:
-    """Adds --prior, --prompt and --guidance; `guidance` says what that is where it is not given."""
+def add_prior_choice(options: argparse._ArgumentGroup, *, default: str) -> None:
+    """Adds --prior, --prompt and --guidance."""
     options.add_argument(
         "--prior", default=default, metavar="video|PATH_OR_NAME|none", help="default: %(default)s"
     )
@@ -15,5 +15,6 @@ def add_prior_choice(options: argparse._ArgumentGroup, *, default: str, guidance
         "--guidance",
         type=float,
         metavar="SCALE",
-        help=f"of image and cameras (default: {guidance}), of the text (default: 100)",
+        help="of image and cameras (default: the video pipeline's own; 5 for a Zero-1-to-3), of the text"
+        " (default: 100)",
     )

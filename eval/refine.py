@@ -12,7 +12,7 @@ Refines one scene of 3D Gaussians by a diffusion prior, tied to the image that i
 `generate` or `refine` wrote, or a PLY or SPZ file with --cameras.
 
   ./launch.sh refine runs/my_scene --image photo.jpg
-  ./launch.sh refine runs/my_scene --image photo.jpg --redraw --steps 200
+  ./launch.sh refine runs/my_scene --image photo.jpg --redraw
   ./launch.sh refine runs/my_scene --image photo.jpg --frames runs/my_scene/video.mp4
   ./launch.sh refine runs/my_scene --image photo.jpg --frames runs/my_scene/clip --prior none
   ./launch.sh refine runs/my_scene --image photo.jpg --prior PATH_OR_NAME --prompt "a hallway"
@@ -65,7 +65,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="what the scene was made from, at its first camera",
     )
     parser.add_argument("--out", type=Path, help="default: runs/refine/NAME")
-    parser.add_argument("--steps", type=positive, help="default: 500")
+    parser.add_argument(
+        "--steps",
+        type=positive,
+        help="default: 60 to distil the video prior, which is asked about a whole path at once; 500 to distil another;"
+        " 200 to fit pictures, with --redraw or without a prior",
+    )
     parser.add_argument("--seed", type=natural, default=0, help="default: %(default)s")
 
     pictures = parser.add_argument_group("pictures")
@@ -86,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     prior = parser.add_argument_group("prior")
-    add_prior_choice(prior, default="video", guidance="5; with --redraw the video pipeline's own")
+    add_prior_choice(prior, default="video")
     prior.add_argument(
         "--redraw",
         action="store_true",

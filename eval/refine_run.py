@@ -15,7 +15,14 @@ from configs.errors import UserError
 from configs.loader import load_config
 from data.cameras import Cameras
 from eval.generate_run import memory_explained
-from eval.named_prior import check_prior_options, depth_shown, memory_cures, open_prior
+from eval.named_prior import (
+    NO_PRIOR,
+    VIDEO_PRIOR,
+    check_prior_options,
+    depth_shown,
+    memory_cures,
+    open_prior,
+)
 from eval.pages.refine_outputs import RefineResult, score_scene, write_refined
 from eval.refine_folder import RefineFolder, content_digest, run_with_previews
 from eval.scene_pictures import ScenePictures, read_pictures, video_beside
@@ -50,7 +57,7 @@ def refine_scene(args: argparse.Namespace) -> None:
 def _refine_scene(args: argparse.Namespace) -> None:
     console = Console(stderr=True)
     watch = Stopwatch(device_of(args.device))
-    overrides = ["redraw={}"] if args.redraw else []
+    overrides = [f"iterations={default_steps(args)}", *(["redraw={}"] if args.redraw else [])]
     overrides += [*args.overrides, *([f"iterations={args.steps}"] if args.steps else [])]
     config = load_config(None, overrides, RefineConfig)
     inputs = read_inputs(args, watch.device)
@@ -75,7 +82,6 @@ def _refine_scene(args: argparse.Namespace) -> None:
             inputs.path.select(0),
             depth,
             watch.device,
-            draws=config.redraw is not None,
         )
     sampler = CameraSampler(inputs.path, depth, config.cameras)
     refinement = Refinement(inputs.scene, sampler, evidence, prior, config, args.seed)
@@ -122,6 +128,13 @@ def read_inputs(args: argparse.Namespace, device: torch.device) -> Inputs:
     path = source.cameras
     pictures = read_pictures(source, path, args.image, args.frames)
     return Inputs(source, source.gaussians.to(device), path, pictures)
+
+
+def default_steps(args: argparse.Namespace) -> int:
+    """How long a scene is refined unless told otherwise."""
+    if args.redraw or args.prior == NO_PRIOR:
+        return 200
+    return 60 if args.prior == VIDEO_PRIOR else 500
 
 
 def request_of(

@@ -21,7 +21,6 @@ from configs.loader import Config
 from data.clips import Clip
 from data.durable_files import write_durably
 from eval.images.metrics import psnr, ssim
-from eval.named_prior import VIDEO_GUIDANCE
 from eval.pages.clip_pictures import spread
 from eval.pages.html_report import Report
 from eval.pages.pictures import draw_grid, png_bytes
@@ -72,7 +71,7 @@ class RefinementSetting(Config):
     guidance: float | None = Field(
         None,
         ge=0,
-        description="of image and cameras, for the video prior; by default 5 to distil, and the pipeline's own to draw",
+        description="of image and cameras, for the video prior; by default the pipeline's own",
     )
     refine: RefineConfig = RefineConfig()
 
@@ -207,9 +206,8 @@ class RefinementScore:
         prior = None
         if setting.prior == "video":
             guidance = self.pipeline.sampling.guidance
-            if config.redraw is None or setting.guidance is not None:
-                scale = VIDEO_GUIDANCE if setting.guidance is None else setting.guidance
-                guidance = GuidanceConfig(image=scale, camera=scale)
+            if setting.guidance is not None:
+                guidance = GuidanceConfig(image=setting.guidance, camera=setting.guidance)
             prior = VideoPrior(self.pipeline, photo.frame, depth, guidance)
         sampler = CameraSampler(path, depth, config.cameras)
         refinement = Refinement(made.gaussians, sampler, evidence, prior, config, seed)
