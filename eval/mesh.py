@@ -40,10 +40,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is None:
         name = args.scene.absolute()
         args.out = Path("runs/mesh") / (name.name if name.is_dir() else name.stem)
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise UserError(
-            f"{args.out} exists; give another folder with --out, or remove that one first"
-        )
 
     if args.level is not None and args.method != "density":
         raise UserError("--level is of the density, and has no effect without --method density")

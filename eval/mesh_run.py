@@ -15,18 +15,19 @@ from rich.table import Table
 
 from configs.errors import UserError
 from configs.loader import Config
-from data.importers.fresh_folder import fresh_folder
 from data.progress_bars import stage_bars
 from eval.machine import memory_gib
+from eval.mesh_stages import MeshStages
 from eval.mesh_texture import open_texture_prior
 from eval.mesh_views import ViewPlan, plan_views
-from eval.pages.mesh_outputs import BYTES_NEEDED, MeshResult, write_mesh_outputs
+from eval.pages.mesh_outputs import MeshResult, write_mesh_outputs
 from eval.reconstruction import BACKGROUND
-from eval.scene_source import CAMERAS_NAME, open_scene
+from eval.scene_pictures import video_beside
+from eval.scene_source import CAMERAS_NAME, SceneSource, open_scene
+from eval.unfinished_folder import UnfinishedFolder, request_of
 from models.device_choice import device_of
 from models.meshing.extraction import (
     MeshConfig,
-    check_scene,
     extract_surface,
     place_grid,
     texture_mesh,
@@ -34,6 +35,7 @@ from models.meshing.extraction import (
 from models.meshing.surface_views import see_surface
 from models.meshing.texture_denoising import TextureDenoiseConfig
 from models.meshing.texture_memory import check_texture_memory, num_pixels
+from models.scenes.check import check_scene
 from models.stopwatch import Stopwatch
 
 GRID_RANGE = (128, 384)
@@ -51,6 +53,7 @@ def make_mesh(args: argparse.Namespace) -> None:
     watch = Stopwatch(device_of(args.device))
     with watch("load"):
         source = open_scene(args.scene, args.cameras)
+        folder = UnfinishedFolder(args.out, what_is_asked(args, source))
         check_scene(source.gaussians, str(source.file))
         gaussians = source.gaussians.to(watch.device)
         if source.cameras is None and args.views != "around":
@@ -73,10 +76,13 @@ def make_mesh(args: argparse.Namespace) -> None:
             BACKGROUND,
             lambda done, total: progress("views", done, total),
         )
-    with fresh_folder(args.out, BYTES_NEEDED) as folder, stage_bars() as progress:
-        with watch("surface"):
-            grid = place_grid(views, config, bounds_of(args.bounds))
-            mesh = extract_surface(
+    stages = MeshStages(folder, views, watch)
+    if stages.done:
+        console.print(f"going on; done before: {', '.join(stages.done)}")
+    with stage_bars() as progress:
+        grid = place_grid(views, config, bounds_of(args.bounds))
+        mesh = stages.surface(
+            lambda: extract_surface(
                 gaussians,
                 views,
                 grid,
@@ -85,24 +91,30 @@ def make_mesh(args: argparse.Namespace) -> None:
                 bytes_free=bytes_free,
                 progress=progress,
             )
-        with watch("texture"):
-            textured = texture_mesh(mesh, views, config, progress)
+        )
+        textured = stages.texture(lambda: texture_mesh(mesh, views, config, progress))
         change = None
         if asked is not None:
-            with watch("texture by the prior"):
-                change = asked.redraw(textured, args, watch.device, progress)
+            change = asked.redraw(textured, args, watch.device, progress, stages)
             textured = change.kept
         settings = json.loads(json.dumps(vars(args), default=str))
         result = MeshResult(
             source.file, gaussians, mesh, textured, grid, views, plan, config, change
         )
         started = time.monotonic()
-        summary = write_mesh_outputs(folder, result, settings, watch.seconds, progress)
+        with folder.filling() as target:
+            summary = write_mesh_outputs(target, result, settings, watch.seconds, progress)
         watch.seconds["write files"] = time.monotonic() - started
     print_mesh(summary, watch.seconds)
     if change is not None:
         console.print(change.verdict(), highlight=False)
     print(f"report: {args.out / 'report.html'}")
+
+
+def what_is_asked(args: argparse.Namespace, source: SceneSource) -> dict[str, str]:
+    """What has to be the same for a run to be continued."""
+    files = {"scene": source.file, "cameras": source.cameras_file, "image": args.image}
+    return request_of(args, {"out", "keep"}, {**files, "video": video_beside(source)})
 
 
 def config_of(args: argparse.Namespace, plan: ViewPlan) -> MeshConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.console import Console
 from configs.errors import UserError
 from data.cameras import Cameras
 from eval.generate_run import memory_explained
+from eval.mesh_stages import MeshStages
 from eval.named_prior import (
     NO_PRIOR,
     VIDEO_PRIOR,
@@ -57,24 +58,39 @@ class TexturePrior:
     config: TextureDenoiseConfig
 
     def redraw(
-        self, textured: TexturedMesh, args: argparse.Namespace, device: torch.device, tell: Progress
+        self,
+        textured: TexturedMesh,
+        args: argparse.Namespace,
+        device: torch.device,
+        tell: Progress,
+        stages: MeshStages,
     ) -> TextureChange:
-        """The texture before and after, and the one of them that is kept: the better, where that can be told."""
+        """The texture before and after, and the one of them that is kept: the better, where that can be told.
+
+        stages: has the rounds that are done already, and keeps those that are done here.
+        """
         known = None
         if self.evidence is not None:
             camera = self.evidence.cameras.select(0)
             known = KnownPicture(self.evidence.frames[0], camera, self.evidence.shown[0])
+        rounds_done, start = stages.drawn() or (0, textured.texture)
+
+        def generator_of(number: int) -> torch.Generator:
+            return torch.Generator().manual_seed(derive_seed("texture", args.seed, number))
+
         with memory_explained(memory_cures(args)):
             after = denoise_texture(
-                textured,
+                replace(textured, texture=start),
                 self.prior,
                 self.draw_cameras,
                 self.config,
-                torch.Generator().manual_seed(derive_seed("texture", args.seed)),
+                generator_of,
                 background=BACKGROUND,
                 known=known,
                 device=device,
                 progress=tell,
+                rounds_done=rounds_done,
+                on_round=stages.save_drawn,
             )
         held_out = None
         if self.evidence is not None:

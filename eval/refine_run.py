@@ -24,12 +24,13 @@ from eval.named_prior import (
     open_prior,
 )
 from eval.pages.refine_outputs import RefineResult, score_scene, write_refined
-from eval.refine_folder import RefineFolder, content_digest, run_with_previews
+from eval.refine_steps import run_with_previews
 from eval.scene_pictures import ScenePictures, read_pictures, video_beside
 from eval.scene_source import SceneSource, open_scene
+from eval.unfinished_folder import UnfinishedFolder, request_of
 from models.device_choice import device_of
 from models.gaussians import Gaussians
-from models.meshing.extraction import check_scene
+from models.scenes.check import check_scene
 from models.stopwatch import Stopwatch
 from train.distillation.cameras import CameraSampler
 from train.distillation.evidence import check_input, gather_evidence, held_out_psnr
@@ -74,7 +75,7 @@ def _refine_scene(args: argparse.Namespace) -> None:
         console.print("the video beside the scene judges its other views; no step looks at it")
     check_input(inputs.scene, evidence, config.background, str(args.image), str(inputs.source.file))
     depth = depth_shown(inputs.scene, inputs.path.select(0), console)
-    folder = RefineFolder(args.out, request_of(args, config, inputs.source))
+    folder = UnfinishedFolder(args.out, what_is_asked(args, config, inputs.source))
     with watch("load prior"):
         prior = open_prior(
             args,
@@ -122,8 +123,6 @@ def read_inputs(args: argparse.Namespace, device: torch.device) -> Inputs:
             f"{source.file} has no cameras beside it, and `refine` looks at a scene from around its own path; name"
             " the path file that it was made with: --cameras camera_path.json"
         )
-    if not source.gaussians.num_gaussians:
-        raise UserError(f"{source.file} holds no Gaussians; there is nothing to refine")
     check_scene(source.gaussians, str(source.file))
     path = source.cameras
     pictures = read_pictures(source, path, args.image, args.frames)
@@ -137,18 +136,15 @@ def default_steps(args: argparse.Namespace) -> int:
     return 60 if args.prior == VIDEO_PRIOR else 500
 
 
-def request_of(
+def what_is_asked(
     args: argparse.Namespace, config: RefineConfig, source: SceneSource
-) -> dict[str, Any]:
+) -> dict[str, str]:
     """What has to be the same for a run to be continued."""
     ignored = {"out", "steps", "overrides", "keep"}
-    request = {name: str(value) for name, value in vars(args).items() if name not in ignored}
-    request["config"] = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     files = {"scene": source.file, "cameras": source.cameras_file, "image": args.image}
     files["frames"] = args.frames or video_beside(source)
-    for name, path in files.items():
-        if path is not None:
-            request[f"content of {name}"] = content_digest(path)
+    request = request_of(args, ignored, files)
+    request["config"] = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     return request
 
 

@@ -23,7 +23,8 @@ from eval.pages.pictures import color_depth, depth_range
 from eval.pages.refine_outputs import draw
 from eval.pages.scene_outputs import VIEWER_HELP
 from eval.pages.viewer_html import write_viewer
-from eval.refine_folder import RefineFolder, run_with_previews
+from eval.refine_steps import run_with_previews
+from eval.unfinished_folder import UnfinishedFolder
 from models.device_choice import device_of
 from models.gaussians import Gaussians
 from models.priors.image import TEXT_GUIDANCE, load_image_prior
@@ -81,7 +82,7 @@ def _generate_from_text(args: argparse.Namespace) -> None:
     request = {"prompt": args.prompt, "prior": args.prior, "seed": args.seed}
     request |= {"negative prompt": args.negative_prompt, "guidance": args.text_guidance}
     request["config"] = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-    folder = RefineFolder(args.out, request)
+    folder = UnfinishedFolder(args.out, request)
     with watch("load prior"):
         prior = load_image_prior(
             args.prior,

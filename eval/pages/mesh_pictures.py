@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +13,7 @@ from data.cameras import Cameras
 from eval.reconstruction import BACKGROUND
 from models.meshing.files import TexturedMesh
 from models.meshing.rasteriser import Fragments, draw
+from models.meshing.surface import Mesh
 from models.meshing.texture_fit import texture_views
 
 CLAY = (0.86, 0.83, 0.78)
@@ -34,7 +36,7 @@ def draw_pictures(textured: TexturedMesh, cameras: Cameras, samples: int = 2) ->
     finer = cameras.resize(cameras.height * samples, cameras.width * samples)
     drawn = draw(textured.unwrapped.mesh, finer)
     views = texture_views(textured.unwrapped, drawn)
-    clay = _clay(textured, drawn, finer)
+    clay = _clay(textured.unwrapped.mesh, textured.unwrapped.normals, drawn, finer)
     depth = torch.from_numpy(drawn.depth)[:, samples // 2 :: samples, samples // 2 :: samples]
     return MeshPictures(
         views.pictures(textured.texture, BACKGROUND, samples),
@@ -43,12 +45,21 @@ def draw_pictures(textured: TexturedMesh, cameras: Cameras, samples: int = 2) ->
     )
 
 
-def _clay(textured: TexturedMesh, drawn: Fragments, cameras: Cameras) -> Float[Tensor, "v 3 h w"]:
+def draw_clay(
+    mesh: Mesh, normals: Float[np.ndarray, "vertex 3"], cameras: Cameras, samples: int = 2
+) -> Float[Tensor, "v 3 h w"]:
+    """Views of a bare shape, over the grey that scenes are rendered on. samples: a pixel, along each side."""
+    finer = cameras.resize(cameras.height * samples, cameras.width * samples)
+    return torch.nn.functional.avg_pool2d(_clay(mesh, normals, draw(mesh, finer), finer), samples)
+
+
+def _clay(
+    mesh: Mesh, normals: Float[np.ndarray, "vertex 3"], drawn: Fragments, cameras: Cameras
+) -> Float[Tensor, "v 3 h w"]:
     """Smooth shading without texture, with light from above left and from the camera."""
-    faces, normals = textured.unwrapped.mesh.faces, textured.unwrapped.normals
     pictures = torch.full((*drawn.face.shape, 3), BACKGROUND)
     shown = drawn.face >= 0
-    found = torch.from_numpy(drawn.interpolate(faces, normals)).float()
+    found = torch.from_numpy(drawn.interpolate(mesh.faces, normals)).float()
     counts = torch.from_numpy(shown.sum(axis=(1, 2)))
     rotations = cameras.world_to_camera[:, :3, :3].float().cpu()
     local = torch.cat(

@@ -89,20 +89,25 @@ def denoise_texture(
     prior: DiffusionPrior,
     draw_cameras: DrawCameras,
     config: TextureDenoiseConfig,
-    generator: torch.Generator,
+    generator_of: Callable[[int], torch.Generator],
     *,
     background: float,
     known: KnownPicture | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    rounds_done: int = 0,
+    on_round: Callable[[int, TexturedMesh], None] | None = None,
 ) -> TexturedMesh:
     """The mesh with the texture that the prior makes of it.
 
-    background: grey value where a view shows no mesh. device: the prior's. generator: of views and noise, on the CPU.
+    generator_of: makes each round's, of views and noise, on the CPU. background: grey value where a view shows no mesh.
+    device: the prior's. rounds_done: the texture is what so many rounds made of it. on_round: told after each round
+    how many are done, and what they made.
     """
     unwrapped, texture = textured.unwrapped, textured.texture
     anchor = None if known is None else finer_views(unwrapped, known.camera)
-    for number in range(config.rounds):
+    for number in range(rounds_done, config.rounds):
+        generator = generator_of(number)
         stage = f"round {number + 1} of {config.rounds}"
         parts, done = [], 0
         while done < config.pictures:
@@ -125,6 +130,8 @@ def denoise_texture(
             weight = config.image_weight * done * known.shown.to(texture.dtype)
             parts.append(wanted(anchor, texture, missing, weight))
         texture = fitted(texture, parts, config)
+        if on_round is not None:
+            on_round(number + 1, replace(textured, texture=texture))
     return replace(textured, texture=texture)
 
 

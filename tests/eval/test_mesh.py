@@ -27,6 +27,7 @@ from eval.pages.texture_outputs import HEADING as TEXTURE_HEADING
 from eval.reconstruction import BACKGROUND
 from eval.scene_source import open_scene
 from models.gaussians import Gaussians
+from models.meshing import texture_denoising
 from models.priors.oracle import OraclePrior
 from models.rendering.render import render
 from models.scenes.ply import save_ply
@@ -190,6 +191,61 @@ def test_a_prior_that_knows_better_is_kept(scene, photo, tmp_path, capsys, monke
     assert change["held_out_psnr"][1] > change["held_out_psnr"][0] + 1
     assert change["kept"] == "the prior's texture"
     assert "kept: the prior's texture; held out" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_stopped_run_goes_on_after_the_last_stage_that_was_done(
+    scene, photo, tmp_path, capsys, monkeypatch
+):
+    """Stopped while the texture is made, and between two of the prior's rounds; what comes out is the same."""
+    source = open_scene(scene)
+
+    def truth(cameras: Cameras) -> torch.Tensor:
+        behind = torch.full((3,), BACKGROUND)
+        return (render(source.gaussians, cameras, background=behind).frames * 1.1).clamp(0, 1)
+
+    signal = torch.linspace(0.999, 0.001, 1000, dtype=torch.float64)
+    monkeypatch.setattr("eval.mesh_texture.open_prior", lambda *_, **__: OraclePrior(truth, signal))
+    whole, out = tmp_path / "whole", tmp_path / "mesh"
+    options = ["--prior", "oracle", "--image", photo, "--rounds", 2, *QUICK]
+    run(scene, "--out", whole, *options)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr("eval.mesh_run.texture_mesh", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(scene, "--out", out, *options)
+    assert {path.name for path in out.iterdir()} == {"unfinished", "preview.png"}
+    shape = (out / "preview.png").read_bytes()
+    with pytest.raises(UserError, match="other settings: faces is not the same"):
+        run(scene, "--out", out, *options, "--faces", 1000)
+
+    denoised = texture_denoising.denoised_change
+    rounds = []
+
+    def second_round(*args: object) -> torch.Tensor:
+        rounds.append(args[3])
+        if rounds[-1] != rounds[0]:
+            raise KeyboardInterrupt
+        return denoised(*args)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr("eval.mesh_run.extract_surface", None)
+        stopped.setattr("models.meshing.texture_denoising.denoised_change", second_round)
+        with pytest.raises(KeyboardInterrupt):
+            run(scene, "--out", out, *options)
+    assert (out / "preview.png").read_bytes() != shape
+    capsys.readouterr()
+    monkeypatch.setattr("eval.mesh_run.texture_mesh", None)
+    run(scene, "--out", out, *options)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "going on; done before: surface, texture, texture by the prior" in told
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    for name in ("mesh.glb", "mesh.obj", "mesh.png", "texture_before_after.png"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    seconds = json.loads((out / "metrics.json").read_text())["seconds"]
+    assert all(seconds[name] > 0 for name in ("surface", "texture", "texture by the prior"))
 
 
 @pytest.mark.slow

@@ -19,10 +19,10 @@ from data.importers.images import write_image
 from data.importers.nerfstudio import write_nerfstudio
 from data.importers.path_json import save_camera_path
 from data.importers.video import write_video
-from eval import refine, refine_folder, refine_run
+from eval import refine, refine_run, refine_steps
 from eval.cameras.path_error import rotation_angles
 from eval.pages.refine_outputs import FILES
-from eval.refine_folder import UNFINISHED
+from eval.unfinished_folder import UNFINISHED
 from models.gaussians import Gaussians
 from models.rendering.render import render
 from models.scenes.ply import load_ply, save_ply
@@ -299,13 +299,13 @@ def test_full_memory_is_told_with_what_would_help(made, monkeypatch):
 
 def test_previews_show_before_and_now(made, monkeypatch):
     seen = []
-    preview = refine_folder.preview
+    preview = refine_steps.preview
 
     def spy(*args):
         seen.append(preview(*args))
         return seen[-1]
 
-    monkeypatch.setattr(refine_folder, "preview", spy)
+    monkeypatch.setattr(refine_steps, "preview", spy)
     run(made, "--prior", "none", "--steps", 20, "--set", "rates.colors=0.02")
     assert len(seen) == 10 and seen[0].shape == (3, 64, 5 * 48)
     assert torch.equal(seen[0][:, :32], seen[9][:, :32])

@@ -16,7 +16,6 @@ from data.cameras import Cameras, concatenate_cameras
 from models.meshing.extraction import (
     EVEN_RATIO,
     MeshConfig,
-    check_scene,
     extract_surface,
     place_grid,
     texture_mesh,
@@ -138,17 +137,6 @@ def test_density_of_an_open_scene_keeps_only_what_is_seen(sphere):
 
 def test_scenes_that_make_no_mesh_are_refused_in_words(sphere):
     good = sphere.gaussians
-    check_scene(good, "a.ply")
-    wrong = {
-        "holds no Gaussians": good.select(torch.zeros(8000, dtype=torch.bool)),
-        "opacities hold NaN": replace(good, opacities=good.opacities * torch.nan),
-        "means hold NaN or infinite": replace(good, means=good.means / 0),
-        "may have exploded": replace(good, scales=good.scales * 100),
-        "is transparent": replace(good, opacities=good.opacities * 1e-4),
-    }
-    for words, scene in wrong.items():
-        with pytest.raises(UserError, match=rf"a\.ply: .*{words}"):
-            check_scene(scene, "a.ply")
     views = seen_from_all_around(sphere, 4, 32)
     grid = place_grid(views, CONFIG)
     with pytest.raises(UserError, match=r"GiB are free; --grid \d+ would fit"):

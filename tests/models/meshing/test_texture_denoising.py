@@ -50,10 +50,13 @@ class Painted:
 
     def denoise(self, texture: Tensor, prior: OraclePrior, seed: int = 0, known=None, **settings):
         config = TextureDenoiseConfig.model_validate({"rounds": 2, "pictures": 24, **settings})
-        generator = torch.Generator().manual_seed(seed)
+
+        def generator_of(number: int) -> torch.Generator:
+            return torch.Generator().manual_seed(100 * seed + number)
+
         start = TexturedMesh(self.mesh.unwrapped, texture)
         found = denoise_texture(
-            start, prior, self.draw_cameras, config, generator, background=GREY, known=known
+            start, prior, self.draw_cameras, config, generator_of, background=GREY, known=known
         )
         return found.texture
 

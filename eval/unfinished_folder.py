@@ -1,44 +1,33 @@
-"""The output folder of a refinement: unfinished until it is done, and continued by the same command."""
+"""The output folder of a command that takes long: unfinished until it is done, and continued by the same command."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import shutil
-import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
-from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from configs.errors import UserError
-from data.cameras import Cameras
 from data.durable_files import disk_errors_explained, write_durably
-from data.progress_bars import stage_bars
-from eval.pages.pictures import png_bytes
-from eval.pages.refine_outputs import preview
 from eval.pages.scene_outputs import BYTES_NEEDED
-from models.gaussians import Gaussians
-from train.distillation.refine import Refinement, RefineStep
-from train.stopping import EXIT_REQUEUE, StopRequest
 
-PREVIEWS = 10
-"""How often a preview is renewed and the state saved in a run."""
 UNFINISHED = "unfinished"
 REQUEST, STATE, PREVIEW = "request.json", "state.safetensors", "preview.png"
 
 
-class RefineFolder:
+class UnfinishedFolder:
     """`PREVIEW` and, in `UNFINISHED`, what a continued run needs; both give way to the results in the end."""
 
     def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
-        """request: what is refined, and how, by name. Raises UserError where the folder holds anything else."""
+        """request: what is to be made, and how, by name. Raises UserError where the folder holds anything else."""
         self.path, self.request = path, dict(request)
         self.unfinished = path / UNFINISHED
         if not path.exists():
@@ -70,12 +59,12 @@ class RefineFolder:
         except SafetensorError as error:
             raise UserError(f"{file} can't be read ({error}); remove {self.path}") from error
 
-    def save(self, state: Mapping[str, Tensor], picture: Float[Tensor, "3 h w"]) -> None:
+    def save(self, state: Mapping[str, Tensor], png: bytes) -> None:
         """Puts a state and a preview in the place of the last ones."""
         body = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
         digest = hashlib.sha256(body).hexdigest().encode()
         write_durably(self.unfinished / STATE, digest + body)
-        write_durably(self.path / PREVIEW, png_bytes(picture))
+        write_durably(self.path / PREVIEW, png)
 
     @contextmanager
     def filling(self) -> Iterator[Path]:
@@ -100,43 +89,23 @@ class RefineFolder:
         for name in sorted({*before, *self.request}):
             if before.get(name) != self.request.get(name):
                 raise UserError(
-                    f"{self.path} holds an unfinished refinement with other settings: {name} is not the same; finish"
+                    f"{self.path} holds an unfinished run with other settings: {name} is not the same; finish"
                     " it with the command that it was started with, or give another folder with --out"
                 )
 
 
-def run_with_previews(
-    refinement: Refinement, before: Gaussians, path: Cameras, folder: RefineFolder
-) -> list[RefineStep]:
-    """Takes the steps that are left, with a progress bar, previews along `path`, and saved states.
+def request_of(
+    args: argparse.Namespace, ignored: Collection[str], files: Mapping[str, Path | None]
+) -> dict[str, str]:
+    """What has to be the same for a run to be continued: a parsed command line, and what is in the files that it names.
 
-    Ctrl-C and the signals that ask for an end are obeyed between two steps, after a save: then KeyboardInterrupt, or
-    SystemExit with `EXIT_REQUEUE`, is raised. A second one acts at once.
+    ignored: options that may change. files: by what they are called; None for those that there are not.
     """
-    steps: list[RefineStep] = []
-    total = refinement.config.iterations
-    every = max(1, total // PREVIEWS)
-
-    def save() -> None:
-        picture = preview(before, refinement.gaussians(), path, refinement.config.background)
-        folder.save(refinement.state(), picture)
-
-    with stage_bars() as progress, StopRequest() as stop:
-        while not refinement.is_done and not stop.signalled:
-            steps.append(refinement.step())
-            progress("refining", refinement.num_steps, total)
-            if refinement.num_steps % every == 0:
-                save()
-        if stop.signalled:
-            save()
-    if stop.signalled:
-        Console(stderr=True).print(
-            f"stopped at step {refinement.num_steps} of {total}; the same command goes on from there"
-        )
-        if stop.caught is signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(EXIT_REQUEUE)
-    return steps
+    request = {name: str(value) for name, value in vars(args).items() if name not in ignored}
+    for name, path in files.items():
+        if path is not None:
+            request[f"content of {name}"] = content_digest(path)
+    return request
 
 
 def content_digest(path: Path) -> str:
