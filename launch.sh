@@ -201,6 +201,8 @@ train() {
 
     if [[ -n "$hostfile" ]]; then
         [[ -r "$hostfile" ]] || fail "train: cannot read the hostfile $hostfile; it has lines such as: node1 slots=8"
+        [[ -z "$nproc" ]] || fail "train: the hostfile says how many processes a node has, so --nproc $nproc has no" \
+            "meaning; leave it out and set slots=$nproc in $hostfile"
         ((restarts)) && set -- "$1" "--max-restarts=$restarts" "${@:2}"
         local hosts=(-m train.hostfile --hostfile "$hostfile" --launcher "$ROOT/launch.sh")
         if ((DRY_RUN)); then

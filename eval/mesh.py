@@ -30,6 +30,8 @@ that better.
   ./launch.sh mesh runs/my_scene --prior video --image photo.jpg
   ./launch.sh mesh runs/my_scene --prior PATH_OR_NAME --prompt "a hallway" --noise 0.4 0.1
 
+Stopped with Ctrl-C, the same command goes on after the last stage that was done; OUT/preview.png shows what is there.
+
 Files have glTF's axes: y up, z toward the viewer. The mesh is unlit: its colours already hold the scene's light.
 """
 

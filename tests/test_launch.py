@@ -242,6 +242,8 @@ def test_a_hostfile_is_launch_sh_on_every_node(launch, tmp_path):
     assert process.returncode == 2
     assert f"cannot read the hostfile {hostfile}" in process.stderr
     hostfile.write_text("node1 slots=8\n# node2 slots=8\nnode3 slots=4\n")
+    process = launch("--dry-run", "train", f"--hostfile={hostfile}", "--nproc=2", "r.yaml")
+    assert process.returncode == 2 and f"set slots=2 in {hostfile}" in process.stderr
     arguments = (
         "--dry-run",
         "train",
