@@ -173,6 +173,6 @@ def _evidence(args: argparse.Namespace, source: SceneSource, path: Cameras) -> E
         pictures.frames,
         path.select(list(range(len(pictures.frames)))),
         EvidenceConfig(),
-        torch.Generator().manual_seed(derive_seed("evidence", args.seed)),
+        args.seed,
         pictures.judge_only,
     )

@@ -63,12 +63,11 @@ def _refine_scene(args: argparse.Namespace) -> None:
     config = load_config(None, overrides, RefineConfig)
     inputs = read_inputs(args, watch.device)
     pictures = inputs.pictures
-    generator = torch.Generator().manual_seed(derive_seed("evidence", args.seed))
     evidence = gather_evidence(
         pictures.frames,
         inputs.path.select(list(range(len(pictures.frames)))),
         config.evidence,
-        generator,
+        args.seed,
         pictures.judge_only,
     ).to(watch.device)
     if pictures.judge_only:

@@ -198,10 +198,8 @@ class RefinementScore:
         config, device = setting.refine, self.pipeline.device
         photo, path = photo_of(clip), path_of(clip)
         frames = torch.cat([photo.frame[None], made.video[1:].cpu()])
-        generator = torch.Generator().manual_seed(derive_seed("evidence", seed))
-        evidence = gather_evidence(
-            frames, path, config.evidence, generator, judge_only=not setting.frames
-        ).to(device)
+        evidence = gather_evidence(frames, path, config.evidence, seed, not setting.frames)
+        evidence = evidence.to(device)
         depth = median_depth(made.gaussians, path.select(0).to(device)) or 1.0
         prior = None
         if setting.prior == "video":

@@ -18,6 +18,7 @@ from configs.loader import Config
 from data.cameras import Cameras
 from models.gaussians import Gaussians
 from models.rendering.render import render
+from train.randomness import derive_seed
 
 LEAST_LIKENESS = 0.6
 """The scene's picture from the input view correlates at least so much with the scene's own input; pictures of different
@@ -61,15 +62,16 @@ def gather_evidence(
     frames: Float[Tensor, "v 3 h w"],
     cameras: Cameras,
     config: EvidenceConfig,
-    generator: torch.Generator,
+    seed: int,
     judge_only: bool = False,
 ) -> Evidence:
-    """Squares of the input, drawn at random, and every so-manieth other frame are held out.
+    """Squares of the input, drawn by the seed, and every so-manieth other frame are held out.
 
     judge_only: all other frames are.
     """
     num_frames, _, height, width = frames.shape
     rows, columns = -(-height // config.block_px), -(-width // config.block_px)
+    generator = torch.Generator().manual_seed(derive_seed("evidence", seed))
     order = torch.randperm(rows * columns, generator=generator)
     held = torch.zeros(rows * columns, dtype=torch.bool)
     held[order[: max(1, rows * columns // config.blocks_every)]] = True

@@ -74,7 +74,7 @@ def test_an_oracle_raises_unseen_views_of_a_damaged_scene_by_3_db(seed):
     damaged = damage(
         gaussians_from_depth(clip.frames[:9], path, clip.depth[:9], start, generator), seed
     )
-    evidence = gather_evidence(clip.frames[:1], path.select(0), EvidenceConfig(), generator)
+    evidence = gather_evidence(clip.frames[:1], path.select(0), EvidenceConfig(), seed=0)
     prior = OraclePrior(look, create_scheduler().alphas_cumprod, load_autoencoder(TINY_AUTOENCODER))
     sampler = CameraSampler(path, 1.0, CameraSamplerConfig())
     refined = Refinement(damaged, sampler, evidence, prior, CONFIG, seed=0).run()

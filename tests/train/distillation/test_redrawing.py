@@ -20,9 +20,7 @@ SIGNAL = torch.linspace(0.999, 0.001, 1000, dtype=torch.float64)
 def refinement_of(scene, path, look, **changes) -> Refinement:
     config = RefineConfig(rates={"means": 3e-3, "colors": 2e-2, "scales": 2e-2}, **changes)
     cameras = path.select(0)
-    evidence = gather_evidence(
-        look(cameras), cameras, EvidenceConfig(), torch.Generator().manual_seed(0)
-    )
+    evidence = gather_evidence(look(cameras), cameras, EvidenceConfig(), seed=0)
     sampler = CameraSampler(path, 1.0, CameraSamplerConfig())
     return Refinement(scene, sampler, evidence, OraclePrior(look, SIGNAL), config, seed=3)
 

@@ -29,8 +29,7 @@ SIGNAL = torch.linspace(0.999, 0.001, 1000, dtype=torch.float64)
 
 def evidence_of(look, path, views):
     cameras = path.select(views)
-    generator = torch.Generator().manual_seed(0)
-    return gather_evidence(look(cameras), cameras, EvidenceConfig(), generator)
+    return gather_evidence(look(cameras), cameras, EvidenceConfig(), seed=0)
 
 
 def sampler_of(path) -> CameraSampler:
@@ -104,8 +103,7 @@ def test_cameras_of_frames_that_are_not_where_they_are_said_to_be_are_mended(tru
     noise[0] = 0
     said = path.select(views)
     there = replace(said, world_to_camera=rigid_motion(noise) @ said.world_to_camera)
-    generator = torch.Generator().manual_seed(0)
-    evidence = gather_evidence(look(there), said, EvidenceConfig(), generator)
+    evidence = gather_evidence(look(there), said, EvidenceConfig(), seed=0)
     still = dict.fromkeys(("means", "quats", "scales", "opacities", "colors"), 1e-06)
     config = RefineConfig(
         iterations=80, deformation=None, poses=PoseConfig(rate=3e-3), rates=still, frames_per_step=3
@@ -139,8 +137,7 @@ def test_held_out_pixels_have_no_say(damaged, path, look):
 
 def test_frames_that_only_judge_are_all_held_out(look, path):
     cameras = path.select([0, 3, 6])
-    generator = torch.Generator().manual_seed(0)
-    evidence = gather_evidence(look(cameras), cameras, EvidenceConfig(), generator, judge_only=True)
+    evidence = gather_evidence(look(cameras), cameras, EvidenceConfig(), seed=0, judge_only=True)
     assert evidence.shown_frames == [] and not evidence.shown[1:].any() and evidence.shown[0].any()
 
 
