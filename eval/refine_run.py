@@ -35,7 +35,6 @@ from models.stopwatch import Stopwatch
 from train.distillation.cameras import CameraSampler
 from train.distillation.evidence import check_input, gather_evidence, held_out_psnr
 from train.distillation.refine import RefineConfig, Refinement
-from train.randomness import derive_seed
 
 
 @dataclass(frozen=True)
