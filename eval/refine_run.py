@@ -160,4 +160,7 @@ def print_refined(summary: dict[str, Any]) -> None:
     shares = {name: seconds.get(name, 0.0) for name in ("rasteriser", "prior", "optimiser")}
     total = sum(shares.values()) or 1.0
     told = ", ".join(f"{name} {value / total:.0%}" for name, value in shares.items())
-    console.print(f"kept: {summary['kept']}; {total:.1f} s in steps: {told}", highlight=False)
+    memory = f"peak memory {summary['peak_memory_mib']:,} MiB"
+    console.print(
+        f"kept: {summary['kept']}; {total:.1f} s in steps: {told}; {memory}", highlight=False
+    )

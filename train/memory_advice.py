@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import torch
 
 from configs.errors import UserError
+from models.peak_memory import peak_memory_bytes
 from models.perceptual import FRAMES_AT_ONCE
 from train.config import RunConfig
 from train.ranks import Ranks
@@ -55,12 +54,10 @@ def explanation(error: BaseException, config: RunConfig, ranks: Ranks) -> str:
 
 def peak_memory(device: torch.device) -> str:
     """The most memory that this process had, in words."""
+    most = peak_memory_bytes(device) / GIB
     if device.type == "cuda":
-        most = torch.cuda.max_memory_allocated(device) / GIB
         whole = torch.cuda.get_device_properties(device).total_memory / GIB
         return f"{most:.2f} GiB of the GPU's {whole:.2f} GiB"
-    unit = 1 if sys.platform == "darwin" else 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
     return f"{most:.2f} GiB of host memory"
 
 

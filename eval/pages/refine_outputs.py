@@ -21,6 +21,7 @@ from eval.pages.line_chart import Line, LineChart
 from eval.pages.pictures import color_depth, depth_range
 from eval.pages.scene_outputs import SCENE_FILES, VIEWER_HELP, write_gaussians
 from models.gaussians import Gaussians
+from models.peak_memory import peak_memory_bytes
 from models.rendering.render import Rendering, render
 from train.distillation.evidence import Evidence
 from train.distillation.refine import RefineStep
@@ -119,6 +120,7 @@ def write_refined(
         "scores": scores,
         "num_gaussians": [result.before.num_gaussians, result.after.num_gaussians],
         "seconds": seconds,
+        "peak_memory_mib": round(peak_memory_bytes(result.before.means.device) / 2**20),
         "losses": {
             name: [step.losses.get(name) for step in result.losses]
             for name in dict.fromkeys(name for step in result.losses for name in step.losses)
@@ -179,6 +181,7 @@ def _report(folder: Path, result: RefineResult, summary: dict[str, Any]) -> Repo
         ["stage", "seconds"],
         [[name, f"{value:.2f}"] for name, value in summary["seconds"].items()],
     )
+    report.note(f"Peak memory: {summary['peak_memory_mib']:,} MiB.")
     return report
 
 

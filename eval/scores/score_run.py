@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from pydantic import BaseModel, Field
 
 from configs.errors import UserError
 from configs.loader import Config, dump_config
 from data.durable_files import disk_errors_explained, write_durably
 from eval.scores.score_ranks import BatchFile, BatchFiles
+from models.peak_memory import peak_memory_bytes
 from train.engine import set_threads
 from train.ranks import Ranks
 from train.run_folder import describe_environment
@@ -165,7 +163,7 @@ class ScoreRun:
             **self.score.summarise(lines, seconds),
             "failed": {line["source"]: line["error"] for line in lines if "error" in line},
             f"seconds_per_{self.score.noun}": seconds,
-            "peak_memory_mib": _peak_memory_mib(),
+            "peak_memory_mib": round(peak_memory_bytes() / 2**20),
             "identity": self.score.identity,
             "config": self.score.config.model_dump(mode="json"),
             "environment": describe_environment(),
@@ -257,14 +255,6 @@ def settings_sha256(*settings: Any) -> str:
 
 def _is_taken(folder: Path) -> bool:
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-
-
-def _peak_memory_mib() -> int:
-    """The most memory that this process has held [MiB]: on the GPU where it used one, else on the CPU."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return round(torch.cuda.max_memory_allocated() / 2**20)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
 
 
 def _mean_seconds(rows: list[dict[str, float]]) -> dict[str, float]:

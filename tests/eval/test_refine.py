@@ -88,7 +88,7 @@ def test_frames_alone_mend_a_scene_and_all_is_written(made, capsys):
     assert {path.name for path in out.iterdir()} == {*FILES, "report.html"}
     told = " ".join(capsys.readouterr().out.split())
     assert "kept: the refined scene" in told and str(out / "report.html") in told
-    assert "rasteriser" in told and "held out" in told
+    assert "rasteriser" in told and "held out" in told and "peak memory" in told
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(metrics["scores"]["before"]) == {"input", "frames shown", "frames held out"}
     gain = metrics["held_out_psnr"][1] - metrics["held_out_psnr"][0]
