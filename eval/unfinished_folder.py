@@ -99,11 +99,12 @@ def request_of(
 ) -> dict[str, str]:
     """What has to be the same for a run to be continued: a parsed command line, and what is in the files that it names.
 
-    ignored: options that may change. files: by what they are called; None for those that there are not.
+    ignored: options that may change. files: by what they are called; None for those that there are not. One that is
+    missing is left to whoever reads it.
     """
     request = {name: str(value) for name, value in vars(args).items() if name not in ignored}
     for name, path in files.items():
-        if path is not None:
+        if path is not None and path.exists():
             request[f"content of {name}"] = content_digest(path)
     return request
 

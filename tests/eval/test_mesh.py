@@ -282,6 +282,7 @@ def test_priors_that_do_not_fit_are_refused_before_anything_is_made(
         ([scene, *video, *small, "--prompt", "x"], "--prompt has no effect"),
         ([scene, "--prior", "video", "--image", other, *small], r"other\.png is not what"),
         ([scene, "--image", photo], "--image has no effect without a prior"),
+        ([scene, "--prior", "video", "--image", tmp_path / "none.png", *small], r"none\.png"),
         ([scene, "--level", 0.5], "--level .* has no effect without --method density"),
         ([scene, "--denoise-steps", 3], "--denoise-steps has no effect without a prior"),
         ([scene, *video, *small, "--noise", 0.1, 0.4], "--noise is .*last <= first"),
