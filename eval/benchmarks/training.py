@@ -9,6 +9,7 @@ from typing import Any
 
 from configs.loader import load_config
 from eval.benchmarks.scaling import APART, TOGETHER, weak_scaling
+from eval.benchmarks.second_process import second_process
 from eval.benchmarks.stand_in import engine_of, stand_in, torch_threads
 from eval.benchmarks.train_step import measure_step
 from eval.benchmarks.training_run import measure_run
@@ -57,6 +58,9 @@ def benchmark_train(recipes: Sequence[Path], threads: int, rounds: int) -> Itera
                 row |= {"two_together": ratios[TOGETHER.name], "two_apart": ratios[APART.name]}
             rows.append(row)
     summary: dict[str, Any] = {"benchmark": "training", "rows": rows, "aims": AIMS}
+    if rounds:
+        told = ", ".join(f"{name} {times}" for name, times in second_process().items())
+        summary["two_processes_of_other_work"] = f"times one: {told}"
     if load > BUSY:
         summary["caution"] = _caution(load)
     yield summary

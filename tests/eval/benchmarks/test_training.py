@@ -14,6 +14,7 @@ from configs.errors import UserError
 from eval import benchmark
 from eval.benchmarks import child_runs, scaling, stand_in, train_step, training_run
 from eval.benchmarks.scaling import ALONE, ALONE_DEEPSPEED, APART, TOGETHER, Measured
+from eval.benchmarks.second_process import WORK, second_process
 from models.bundled_weights import TINY_VIDEO_BASE
 from train.engine import EngineConfig, PlainEngine, StepRule
 from train.optimizer import OptimizerConfig
@@ -35,6 +36,12 @@ def test_shares_of_the_peak_are_flops_over_seconds_over_the_peak_beside_the_step
     assert found["step_seconds"] == 15.0 and found["samples_per_second"] == 0.2
     assert found["model_gflop_per_step"] == 100.0 and found["peak_gflops"] == 75.0
     assert [row["share"] for row in found["rows"]] == [0.1, 0.1, 0.3, 0.5]
+
+
+@pytest.mark.slow
+def test_other_work_of_two_processes_is_counted_together():
+    found = second_process(seconds=0.05, rounds=1)
+    assert set(found) == set(WORK) and all(times > 0 for times in found.values())
 
 
 def test_waiting_and_saving_are_shares_of_the_time_that_training_takes():
