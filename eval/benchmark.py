@@ -15,7 +15,8 @@ Measures and prints tables, then JSON on the last line (or to --json FILE). On t
   rasteriser   milliseconds, against the float64 reference and this machine's fp32 matmul peak
   train        for each recipe a training step in parts and its share of the matmul peak; what the real loop
                spends waiting for data and saving checkpoints; samples a second of two processes over those of
-               one, beside two that train apart (--rounds; each takes minutes)
+               one, beside two that train apart (--rounds; each takes minutes), and beside what a second process
+               brings to other work
   loader       samples a second, against what a training step consumes
 
 On a GPU, if asked for by name:

@@ -20,7 +20,7 @@ from eval.machine import memory_gib
 from eval.mesh_stages import MeshStages
 from eval.mesh_texture import open_texture_prior
 from eval.mesh_views import ViewPlan, plan_views
-from eval.pages.mesh_outputs import MeshResult, write_mesh_outputs
+from eval.pages.mesh_outputs import BYTES_NEEDED, MeshResult, write_mesh_outputs
 from eval.reconstruction import BACKGROUND
 from eval.scene_pictures import video_beside
 from eval.scene_source import CAMERAS_NAME, SceneSource, open_scene
@@ -53,7 +53,7 @@ def make_mesh(args: argparse.Namespace) -> None:
     watch = Stopwatch(device_of(args.device))
     with watch("load"):
         source = open_scene(args.scene, args.cameras)
-        folder = UnfinishedFolder(args.out, what_is_asked(args, source))
+        folder = UnfinishedFolder(args.out, what_is_asked(args, source), BYTES_NEEDED)
         check_scene(source.gaussians, str(source.file))
         gaussians = source.gaussians.to(watch.device)
         if source.cameras is None and args.views != "around":
@@ -113,8 +113,12 @@ def make_mesh(args: argparse.Namespace) -> None:
 
 def what_is_asked(args: argparse.Namespace, source: SceneSource) -> dict[str, str]:
     """What has to be the same for a run to be continued."""
-    files = {"scene": source.file, "cameras": source.cameras_file, "image": args.image}
-    return request_of(args, {"out", "keep"}, {**files, "video": video_beside(source)})
+    files = {"scene": source.file, "cameras": source.cameras_file, "image": _file(args.image)}
+    return request_of(args, {**files, "video": video_beside(source)})
+
+
+def _file(path: Path | None) -> Path | None:
+    return path if path is not None and path.is_file() else None
 
 
 def config_of(args: argparse.Namespace, plan: ViewPlan) -> MeshConfig:

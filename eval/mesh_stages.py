@@ -66,7 +66,9 @@ class MeshStages:
                 for name in ("uvs", "source", "normals")
             }
             unwrapped = Unwrapped(_mesh_of(self.state, "unwrapped"), **arrays)
-            return TexturedMesh(unwrapped, self.state["texture"])
+            textured = TexturedMesh(unwrapped, self.state["texture"])
+            self._show_textured("texture", textured)
+            return textured
         with self.watch(TEXTURE):
             textured = make()
         unwrapped = textured.unwrapped

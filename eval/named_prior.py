@@ -29,8 +29,12 @@ def check_prior_options(args: argparse.Namespace) -> None:
     """Raises UserError for an option that has no effect on the prior that is named, or is out of range."""
     if args.guidance is not None and args.guidance < 0:
         raise UserError(f"--guidance is {args.guidance:g}, expected 0 or more")
-    if args.prior == NO_PRIOR and getattr(args, "redraw", False):
-        raise UserError("--redraw needs a prior, but --prior is none; leave one of them out")
+    if args.prior == NO_PRIOR:
+        for name in ("redraw", "prompt", "guidance"):
+            if getattr(args, name, None) not in (None, False):
+                raise UserError(
+                    f"--{name} needs a prior, but --prior is none; leave one of them out"
+                )
     if args.offload is not None:
         raise UserError(
             "--offload is for `generate`; here the prior is asked again and again: leave it out, and on a small GPU"

@@ -25,7 +25,7 @@ Priors:
   none          the image and --frames alone
 
 By default the scene is distilled from the prior (score distillation). With --redraw the prior draws pictures of the
-scene anew, through a little noise, and the scene is fitted to them, in a few rounds.
+scene anew, through a little noise, and the scene is fitted to them, in rounds of 200 steps.
 
 Part of the pictures is held out, and all of the video that `generate` wrote beside the scene, unless --frames shows it.
 The refined scene is kept where it shows what was held out better than the scene that came in, else the latter is.
@@ -95,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     prior.add_argument(
         "--redraw",
         action="store_true",
-        help="fit the scene to pictures of it that the prior draws anew, in a few rounds; without it, distil",
+        help="fit the scene to pictures of it that the prior draws anew, in rounds of 200 steps; without it, distil",
     )
     parser.add_argument(
         "--set",

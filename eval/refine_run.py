@@ -36,6 +36,11 @@ from train.distillation.cameras import CameraSampler
 from train.distillation.evidence import check_input, gather_evidence, held_out_psnr
 from train.distillation.refine import RefineConfig, Refinement
 
+VIDEO_STEPS = 60
+"""Of distillation by a prior that sees a whole path in each; see configs/eval/tiny_refinement.yaml."""
+FITTED_STEPS = 200
+"""Of a fit to pictures."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -57,9 +62,7 @@ def refine_scene(args: argparse.Namespace) -> None:
 def _refine_scene(args: argparse.Namespace) -> None:
     console = Console(stderr=True)
     watch = Stopwatch(device_of(args.device))
-    overrides = [f"iterations={default_steps(args)}", *(["redraw={}"] if args.redraw else [])]
-    overrides += [*args.overrides, *([f"iterations={args.steps}"] if args.steps else [])]
-    config = load_config(None, overrides, RefineConfig)
+    config = config_of(args)
     inputs = read_inputs(args, watch.device)
     pictures = inputs.pictures
     evidence = gather_evidence(
@@ -127,21 +130,27 @@ def read_inputs(args: argparse.Namespace, device: torch.device) -> Inputs:
     return Inputs(source, source.gaussians.to(device), path, pictures)
 
 
-def default_steps(args: argparse.Namespace) -> int:
-    """How long a scene is refined unless told otherwise."""
-    if args.redraw or args.prior == NO_PRIOR:
-        return 200
-    return 60 if args.prior == VIDEO_PRIOR else 500
+def config_of(args: argparse.Namespace) -> RefineConfig:
+    """The settings of a parsed command line; how many steps depends on the rest of them unless it is said."""
+    overrides = [*(["redraw={}"] if args.redraw else []), *args.overrides]
+    overrides += [f"iterations={args.steps}"] if args.steps else []
+    config = load_config(None, overrides, RefineConfig)
+    if "iterations" in config.model_fields_set:
+        return config
+    if config.redraw is not None or args.prior == NO_PRIOR:
+        return config.model_copy(update={"iterations": FITTED_STEPS})
+    if args.prior == VIDEO_PRIOR:
+        return config.model_copy(update={"iterations": VIDEO_STEPS})
+    return config
 
 
 def what_is_asked(
     args: argparse.Namespace, config: RefineConfig, source: SceneSource
 ) -> dict[str, str]:
     """What has to be the same for a run to be continued."""
-    ignored = {"out", "steps", "overrides", "keep"}
     files = {"scene": source.file, "cameras": source.cameras_file, "image": args.image}
     files["frames"] = args.frames or video_beside(source)
-    request = request_of(args, ignored, files)
+    request = request_of(args, files, also_changes=("steps", "overrides"))
     request["config"] = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     return request
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from configs.errors import UserError
 from data.durable_files import disk_errors_explained, write_durably
 from eval.pages.scene_outputs import BYTES_NEEDED
 
+MAY_CHANGE = ("out", "keep", "device", "dtype", "one_by_one")
+"""Options that a continued run may change: where it computes, and what it writes."""
 UNFINISHED = "unfinished"
 REQUEST, STATE, PREVIEW = "request.json", "state.safetensors", "preview.png"
 
@@ -26,24 +29,32 @@ REQUEST, STATE, PREVIEW = "request.json", "state.safetensors", "preview.png"
 class UnfinishedFolder:
     """`PREVIEW` and, in `UNFINISHED`, what a continued run needs; both give way to the results in the end."""
 
-    def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
-        """request: what is to be made, and how, by name. Raises UserError where the folder holds anything else."""
-        self.path, self.request = path, dict(request)
+    def __init__(
+        self, path: Path, request: Mapping[str, Any], bytes_needed: int = BYTES_NEEDED
+    ) -> None:
+        """request: what is to be made, and how, by name. bytes_needed: of the results, for the message on a full disk.
+
+        Raises UserError where the folder holds anything else, or can't be written.
+        """
+        self.path, self.request, self.bytes_needed = path, dict(request), bytes_needed
         self.unfinished = path / UNFINISHED
-        if not path.exists():
-            return
-        if not path.is_dir() or (any(path.iterdir()) and not self.unfinished.is_dir()):
-            raise UserError(
-                f"{path} exists; give another folder with --out, or remove that one first"
-            )
-        if (self.unfinished / REQUEST).is_file():
-            self._check()
+        self._is_open = False
+        self._check_free()
+        there = next(
+            folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists()
+        )
+        if not os.access(there, os.W_OK):
+            raise UserError(f"{there} can't be written; give another folder with --out")
 
     def open(self) -> None:
-        """Makes the folder where there is none yet."""
-        with disk_errors_explained(self.path, BYTES_NEEDED):
+        """Makes the folder where there is none yet. Raises UserError where another run has filled it meanwhile."""
+        if self._is_open:
+            return
+        self._check_free()
+        with disk_errors_explained(self.path, self.bytes_needed):
             self.unfinished.mkdir(parents=True, exist_ok=True)
         write_durably(self.unfinished / REQUEST, json.dumps(self.request, indent=1).encode())
+        self._is_open = True
 
     def load_state(self) -> dict[str, Tensor] | None:
         """The state of the run that was stopped; None where there is none. Raises UserError where it is damaged."""
@@ -70,7 +81,7 @@ class UnfinishedFolder:
     def filling(self) -> Iterator[Path]:
         """A folder to fill with results, which then stand in this one; nothing is left of the unfinished run."""
         results = self.unfinished / "results"
-        with disk_errors_explained(self.path, BYTES_NEEDED):
+        with disk_errors_explained(self.path, self.bytes_needed):
             shutil.rmtree(results, ignore_errors=True)
             results.mkdir()
             yield results
@@ -79,7 +90,19 @@ class UnfinishedFolder:
             (self.path / PREVIEW).unlink(missing_ok=True)
             shutil.rmtree(self.unfinished)
 
-    def _check(self) -> None:
+    def _check_free(self) -> None:
+        """Raises UserError where the folder holds anything but an unfinished run of this request."""
+        if not self.path.exists():
+            return
+        if (self.unfinished / REQUEST).is_file():
+            if (self.unfinished / STATE).is_file():  # else there is nothing to continue
+                self._check_request()
+        elif not self.path.is_dir() or any(self.path.iterdir()):
+            raise UserError(
+                f"{self.path} exists; give another folder with --out, or remove that one first"
+            )
+
+    def _check_request(self) -> None:
         try:
             before = json.loads((self.unfinished / REQUEST).read_text(encoding="utf-8"))
         except ValueError as error:
@@ -95,17 +118,21 @@ class UnfinishedFolder:
 
 
 def request_of(
-    args: argparse.Namespace, ignored: Collection[str], files: Mapping[str, Path | None]
+    args: argparse.Namespace, files: Mapping[str, Path | None], also_changes: Collection[str] = ()
 ) -> dict[str, str]:
     """What has to be the same for a run to be continued: a parsed command line, and what is in the files that it names.
 
-    ignored: options that may change. files: by what they are called; None for those that there are not. One that is
-    missing is left to whoever reads it.
+    files: by what they are called; None for those that there are not. One that is missing is left to whoever reads it.
+    also_changes: options beside `MAY_CHANGE`.
     """
-    request = {name: str(value) for name, value in vars(args).items() if name not in ignored}
+    changes = {*MAY_CHANGE, *also_changes}
+    request = {name: str(value) for name, value in vars(args).items() if name not in changes}
     for name, path in files.items():
         if path is not None and path.exists():
-            request[f"content of {name}"] = content_digest(path)
+            try:
+                request[f"content of {name}"] = content_digest(path)
+            except OSError as error:
+                raise UserError(f"{path} can't be read ({error.strerror})") from error
     return request
 
 

@@ -18,6 +18,8 @@ MATRIX_SIDE = 768
 COPIED_FLOATS = 32_000_000
 """128 MB, more than caches hold."""
 SECONDS, ROUNDS = 2.0, 3
+START_SECONDS = 120
+"""A process that has not started by then has died."""
 
 
 def _multiply() -> Callable[[], object]:
@@ -51,10 +53,10 @@ def _rate(name: str, processes: int, seconds: float) -> float:
     context = get_context("spawn")
     barrier, rates = context.Barrier(processes), context.Queue()
     arguments = (name, seconds, barrier, rates)
-    workers = [context.Process(target=_work, args=arguments) for _ in range(processes)]
+    workers = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(processes)]
     for worker in workers:
         worker.start()
-    total = sum(rates.get(timeout=60 + 10 * seconds) for _ in workers)
+    total = sum(rates.get(timeout=START_SECONDS + 10 * seconds) for _ in workers)
     for worker in workers:
         worker.join()
     return total
@@ -64,7 +66,7 @@ def _work(name: str, seconds: float, barrier: Barrier, rates: Queue[float]) -> N
     torch.set_num_threads(1)
     work = WORK[name]()
     work()
-    barrier.wait()
+    barrier.wait(timeout=START_SECONDS)
     done, started = 0, time.monotonic()
     while (passed := time.monotonic() - started) < seconds:
         work()

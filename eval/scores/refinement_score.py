@@ -51,7 +51,7 @@ from train.distillation.evidence import gather_evidence, held_out_psnr
 from train.distillation.refine import RefineConfig, Refinement
 from train.randomness import derive_seed
 
-LINE_FORMAT = "1"
+LINE_FORMAT = "2"
 BEFORE = "before"
 NUM_SHOWN = 4
 WORSE_DB = 0.2

@@ -121,6 +121,25 @@ def test_the_video_prior_refines_and_equal_seeds_give_equal_scenes(
     assert set(metrics["losses"]) == losses
 
 
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        ((), 60),
+        (("--redraw",), 200),
+        (("--set", "redraw.denoise_steps=5"), 200),
+        (("--prior", "none"), 200),
+        (("--prior", "some/model"), 500),
+        (("--redraw", "--steps", "7"), 7),
+        (("--set", "iterations=8"), 8),
+    ],
+)
+def test_how_long_it_takes_depends_on_what_it_does(words, steps):
+    args = refine.build_parser().parse_args(["scene", "--image", "photo.png", *words])
+    config = refine_run.config_of(args)
+    assert config.iterations == steps
+    assert (config.redraw is not None) == any("redraw" in word for word in words)
+
+
 def test_image_priors_refine(made, stable_diffusion, zero123):
     for name, options in (
         ("text", ("--prior", stable_diffusion, "--prompt", "a ab")),
@@ -259,7 +278,7 @@ def test_bad_input_is_told_and_nothing_is_written(made, truth, tmp_path, pipelin
         (
             "empty",
             {part: value[:0] for part, value in parts.items()},
-            "nothing to refine|no Gaussians",
+            "holds no Gaussians",
         ),
     ):
         file = tmp_path / f"{name}.ply"
@@ -283,6 +302,8 @@ def test_bad_input_is_told_and_nothing_is_written(made, truth, tmp_path, pipelin
     for number in range(2):
         write_video(torch.rand(9, 3, 32, 48), tmp_path / "clips" / f"{number}.mp4", 8)
     refused("--redraw needs a prior", "--redraw", "--prior", "none")
+    refused("--prompt needs a prior", "--prompt", "a house", "--prior", "none")
+    refused("--guidance needs a prior", "--guidance", 3, "--prior", "none")
     refused("holds several clips", "--frames", tmp_path / "clips")
 
 

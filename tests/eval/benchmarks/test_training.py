@@ -12,9 +12,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from configs.errors import UserError
 from eval import benchmark
-from eval.benchmarks import child_runs, scaling, stand_in, train_step, training_run
+from eval.benchmarks import child_runs, scaling, second_process, stand_in, train_step, training_run
 from eval.benchmarks.scaling import ALONE, ALONE_DEEPSPEED, APART, TOGETHER, Measured
-from eval.benchmarks.second_process import WORK, second_process
 from models.bundled_weights import TINY_VIDEO_BASE
 from train.engine import EngineConfig, PlainEngine, StepRule
 from train.optimizer import OptimizerConfig
@@ -39,9 +38,17 @@ def test_shares_of_the_peak_are_flops_over_seconds_over_the_peak_beside_the_step
 
 
 @pytest.mark.slow
-def test_other_work_of_two_processes_is_counted_together():
-    found = second_process(seconds=0.05, rounds=1)
-    assert set(found) == set(WORK) and all(times > 0 for times in found.values())
+def test_other_work_of_real_processes_is_counted():
+    found = second_process.second_process(seconds=0.05, rounds=1)
+    assert set(found) == set(second_process.WORK) and all(times > 0 for times in found.values())
+
+
+def test_other_work_of_two_processes_is_a_multiple_of_what_one_does(monkeypatch):
+    """The median over rounds on a machine whose speed changes between them."""
+    rates = iter([2.0, 2.0, 30.0, 10.0, 6.0, 4.0] * 2)
+    monkeypatch.setattr(second_process, "_rate", lambda *_: next(rates))
+    found = second_process.second_process(rounds=3)
+    assert found == dict.fromkeys(second_process.WORK, 1.5)
 
 
 def test_waiting_and_saving_are_shares_of_the_time_that_training_takes():
