@@ -27,7 +27,8 @@ def run_command(
     try:
         code = main(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # In one piece, so that processes that share a log don't write into each other's lines.
+        sys.stderr.write(f"error: {error}\n")
         code = EXIT_USER
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
