@@ -118,6 +118,7 @@ def what_is_asked(args: argparse.Namespace, source: SceneSource) -> dict[str, st
 
 
 def _file(path: Path | None) -> Path | None:
+    """A path that a digest can be taken of; what else is wrong with an image, its reader tells."""
     return path if path is not None and path.is_file() else None
 
 

@@ -175,8 +175,9 @@ def test_a_prior_draws_the_texture_anew_and_both_are_shown(
     assert kept["scores"]["between"]["psnr"] == pytest.approx(after)
 
 
-def test_a_prior_that_knows_better_is_kept(scene, photo, tmp_path, capsys, monkeypatch):
-    """The truth, and so the image, is brighter than the scene: an oracle brings that to the texture."""
+@pytest.fixture
+def oracle(scene, photo, monkeypatch) -> list[object]:
+    """Options for a prior that knows the truth, which is brighter than the scene, as the image is."""
     source = open_scene(scene)
 
     def truth(cameras: Cameras) -> torch.Tensor:
@@ -185,8 +186,12 @@ def test_a_prior_that_knows_better_is_kept(scene, photo, tmp_path, capsys, monke
 
     signal = torch.linspace(0.999, 0.001, 1000, dtype=torch.float64)
     monkeypatch.setattr("eval.mesh_texture.open_prior", lambda *_, **__: OraclePrior(truth, signal))
+    return ["--prior", "oracle", "--image", photo, "--rounds", 2, *QUICK]
+
+
+def test_a_prior_that_knows_better_is_kept(scene, oracle, tmp_path, capsys):
     out = tmp_path / "mesh"
-    run(scene, "--out", out, "--prior", "oracle", "--image", photo, "--rounds", 2, *QUICK)
+    run(scene, "--out", out, *oracle)
     change = json.loads((out / "metrics.json").read_text())["texture"]
     assert change["held_out_psnr"][1] > change["held_out_psnr"][0] + 1
     assert change["kept"] == "the prior's texture"
@@ -194,20 +199,11 @@ def test_a_prior_that_knows_better_is_kept(scene, photo, tmp_path, capsys, monke
 
 
 def test_a_stopped_run_goes_on_after_the_last_stage_that_was_done(
-    scene, photo, tmp_path, capsys, monkeypatch
+    scene, oracle, tmp_path, capsys, monkeypatch
 ):
     """Stopped while the texture is made, and between two of the prior's rounds; what comes out is the same."""
-    source = open_scene(scene)
-
-    def truth(cameras: Cameras) -> torch.Tensor:
-        behind = torch.full((3,), BACKGROUND)
-        return (render(source.gaussians, cameras, background=behind).frames * 1.1).clamp(0, 1)
-
-    signal = torch.linspace(0.999, 0.001, 1000, dtype=torch.float64)
-    monkeypatch.setattr("eval.mesh_texture.open_prior", lambda *_, **__: OraclePrior(truth, signal))
     whole, out = tmp_path / "whole", tmp_path / "mesh"
-    options = ["--prior", "oracle", "--image", photo, "--rounds", 2, *QUICK]
-    run(scene, "--out", whole, *options)
+    run(scene, "--out", whole, *oracle)
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -215,11 +211,11 @@ def test_a_stopped_run_goes_on_after_the_last_stage_that_was_done(
     with monkeypatch.context() as stopped:
         stopped.setattr("eval.mesh_run.texture_mesh", stop)
         with pytest.raises(KeyboardInterrupt):
-            run(scene, "--out", out, *options)
+            run(scene, "--out", out, *oracle)
     assert {path.name for path in out.iterdir()} == {"unfinished", "preview.png"}
     shape = (out / "preview.png").read_bytes()
     with pytest.raises(UserError, match="other settings: faces is not the same"):
-        run(scene, "--out", out, *options, "--faces", 1000)
+        run(scene, "--out", out, *oracle, "--faces", 1000)
 
     denoised = texture_denoising.denoised_change
     rounds = []
@@ -234,11 +230,11 @@ def test_a_stopped_run_goes_on_after_the_last_stage_that_was_done(
         stopped.setattr("eval.mesh_run.extract_surface", None)
         stopped.setattr("models.meshing.texture_denoising.denoised_change", second_round)
         with pytest.raises(KeyboardInterrupt):
-            run(scene, "--out", out, *options)
+            run(scene, "--out", out, *oracle)
     assert (out / "preview.png").read_bytes() != shape
     capsys.readouterr()
     monkeypatch.setattr("eval.mesh_run.texture_mesh", None)
-    run(scene, "--out", out, *options)
+    run(scene, "--out", out, *oracle)
     told = " ".join(capsys.readouterr().err.split())
     assert "going on; done before: surface, texture, texture by the prior" in told
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
