@@ -196,13 +196,12 @@ class PlainEngine:
 
 
 def set_threads(threads: int | None) -> None:
-    """Limits the CPU threads of PyTorch and of the rasteriser; None leaves their defaults."""
-    if threads is None:
-        return
-    import numba
+    """Limits the CPU threads of PyTorch, which our kernels follow; None leaves the default.
 
-    torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.get_num_threads()))
+    numba must not be asked for its own number of threads: that starts its OpenMP layer, which sets PyTorch's back.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

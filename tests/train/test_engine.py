@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -102,3 +106,28 @@ def test_cuda_is_refused_where_there_is_none() -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match=r"engine\.device=cuda"), joined_ranks("cuda"):
         pass
+
+
+def test_one_thread_stays_one_when_our_kernels_have_run() -> None:
+    """In a process of its own: which of two OpenMP users starts first decides what a set number comes to."""
+    script = """
+import torch
+from train.engine import set_threads
+torch.get_num_threads()  # starts PyTorch's own
+set_threads(1)
+import train.tasks.registry
+from data.cameras import Cameras
+from models.gaussians import Gaussians
+from models.rendering.render import render
+eye, points = torch.eye(4)[None], torch.tensor([[0.0, 0, 2], [0.1, 0, 3]])
+cameras = Cameras(eye, torch.tensor([[[9.0, 0, 8], [0, 9, 8], [0, 0, 1]]]), 16, 16)
+turns, ones = eye[0, :1].expand(2, 4), torch.ones(2, 3)
+scene = Gaussians(points.requires_grad_(), turns, 0.1 * ones, 0.5 * ones[:, 0], ones)
+render(scene, cameras).frames.sum().backward()
+print(torch.get_num_threads())
+"""
+    several = {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"}
+    told = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | several, capture_output=True, text=True
+    )
+    assert told.stdout == "1\n", told.stderr
