@@ -205,7 +205,7 @@ class ClipLoader:
             raise UserError(
                 f"{len(damaged)} of {self.num_clips} clips are damaged, more than the allowed"
                 f" share of {self._max_damaged_share:.3g}; make the shards again or raise"
-                f" max_damaged_share:\n  {listed}"
+                f" task.max_damaged_share:\n  {listed}"
             )
 
 

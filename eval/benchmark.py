@@ -39,7 +39,8 @@ RECIPES = tuple(
     Path(f"configs/tiny/{name}.yaml") for name in ("autoencoder", "video_camera", "reconstruction")
 )
 FULL_RECIPES = tuple(
-    Path(f"configs/full/{name}.yaml") for name in ("reconstruction_stage1", "video_camera")
+    Path(f"configs/full/{name}.yaml")
+    for name in ("reconstruction_stage1", "reconstruction_stage2", "video_camera")
 )
 
 

@@ -15,7 +15,8 @@ fall, other conventions have to be named, and right cameras to be left alone.
       num_scenes=1 num_large=0 captures=[] report=null out=runs/validation/quick
 
 Writes to the recipe's `out`: clips.jsonl (one line a case), summary.json and report.md; the page and its numbers go
-to `report` too. An interrupted run goes on where it stopped when the same command is given again. Exit code 2 where
+to `report` too. An interrupted run goes on where it stopped when the same command is given again. N processes share
+it after `./launch.sh python -m train.torchrun --nproc-per-node=N` instead of `./launch.sh python`. Exit code 2 where
 a clip could not be read.
 """
 

@@ -15,7 +15,8 @@ which is to change nothing. Then the default fit against one ten times as long.
       num_scenes=1 captures=[] ranking=null report=null out=runs/validation/quick
 
 Writes to the recipe's `out`: clips.jsonl (one line a case), summary.json and report.md; the page and its numbers go
-to `report` too. An interrupted run goes on where it stopped when the same command is given again. Exit code 2 where
+to `report` too. An interrupted run goes on where it stopped when the same command is given again. N processes share
+it after `./launch.sh python -m train.torchrun --nproc-per-node=N` instead of `./launch.sh python`. Exit code 2 where
 a case could not be scored.
 """
 

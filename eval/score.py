@@ -37,6 +37,7 @@ A model: a recipe, whose `kind` says what is scored.
   reconstruction  LaLRM's scenes of posed clips: on views that were given, new ones near by, and new ones far off
   video           the video model: whether its videos follow their cameras, and the scenes made of one image;
                   'metrics=[images,photometric,consistency]' measures its videos as above
+  refinement      scenes from one image, before and after `refine`
   clips           frames, as above
 
   ./launch.sh score configs/eval/tiny_reconstruction.yaml
@@ -44,8 +45,11 @@ A model: a recipe, whose `kind` says what is scored.
   ./launch.sh score configs/eval/tiny_video.yaml num_scenes=8 out=runs/score/quick
 
 Writes to --out: clips.jsonl (one line a clip), summary.json, pictures/ and report.html. An interrupted run goes on
-where it stopped when the same command is given again. What is not available is never a number; the reason stands
-in its place.
+where it stopped when the same command is given again; `./launch.sh score --nproc N` shares the clips among N
+processes. What is not available is never a number; the reason stands in its place.
+
+consistency fits a scene ten times, each quarter of the frames held out once, with right poses and with shuffled ones:
+on one core about 50 s for 24 frames of 64x96 and three minutes for 128x192. consistency.seeds=[0] fits four times.
 
 Exit codes: 0 done; 2 a clip could not be scored, or a single clip has no camera error or no 3D consistency though
 asked for it (the last lines say why; all else is written); 1 a bug.

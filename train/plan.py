@@ -31,12 +31,14 @@ what the figures rest on:
   PyTorch's allocator measures, and FLOPs are equal to PyTorch's counter (tests/train/planning). What is not
   counted is left to --reserve, which is assumed: CUDA context, NCCL, work space of cuBLAS, cuDNN and flash attention,
   fragmentation.
+  Memory is that of training steps. Validation is not counted: there the averaged weights are swapped in, with a copy of
+  all trained weights kept until its end, and clips are sampled, decoded or drawn.
   ZeRO 0 to 3 is as DeepSpeed 0.19.8 does it for float32 weights, with its buckets; of stage 3 the weights that are
   gathered at once are an upper bound.
   Gaussians are drawn as gsplat 1.5.3 does, every one seen in every view and touching 2.6 tiles of 16 px.
   FLOPs are those of matrix products, convolutions and attention. Time is FLOPs over --peak-tflops times
   --utilisation, both of which are assumed. Network, data, validation and checkpoints take more, and so does drawing
-  unless --splats-per-second tells how fast it is: for LaLRM that may be most of the time.
+  unless --splats-per-second tells how fast it is: for LaLRM that may be most of the time, so that it says "at least".
   GB are 2^30 bytes, as GPU vendors count.
 
 exit codes: 0 done, whether it fits or not (--json has "fits"); 2 something to fix, told in one message.

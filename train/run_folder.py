@@ -28,7 +28,8 @@ from train.ranks import Ranks
 
 CONFIG, ENVIRONMENT, LOCK = "config.yaml", "environment.json", "run.lock"
 PACKAGES = (
-    "torch", "numpy", "numba", "diffusers", "transformers", "safetensors", "deepspeed", "gsplat",
+    "torch", "torchvision", "numpy", "scipy", "numba", "diffusers", "transformers", "safetensors", "deepspeed",
+    "gsplat", "torchmetrics", "torch-fidelity", "lpips", "pycolmap",
 )  # fmt: skip
 MISSING = object()
 

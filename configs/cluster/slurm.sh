@@ -4,12 +4,14 @@
 #     mkdir -p runs/slurm
 #     sbatch --nodes=3 configs/cluster/slurm.sh configs/full/video_camera.yaml name=video_camera
 #
-# Submit it from the clone, which every node must see, with .venv made before (./launch.sh setup, on a node of the
-# kind that trains). The recipe's paths (weights/, shards/, runs/) are relative to the clone: have them there, as links
-# if you like, or give them anew as key=value. Ten minutes before the time limit SLURM sends SIGUSR1 to every task; the run saves a checkpoint
-# and ends with 75, and this script puts the job back into the queue under its own number. A node that fails, or a
-# job of higher priority, requeues it too (--requeue); at most loop.save_every steps are lost then. Anything else
-# (2: a mistake in the recipe, 1: a bug or a rank that hung) ends the job and is told in runs/slurm.
+# Submit it from the clone, which every node must see, with .venv made before: ./launch.sh setup, on a node of the
+# kind that trains. On a login node without a GPU set STILLSCAPE_EXTRAS=perceptual,dev,gpu, for ./launch.sh setup and
+# for sbatch: launch.sh compares the extras at every start, and where they differ the job would begin with pip.
+# The recipe's paths (weights/, shards/, runs/) are relative to the clone: have them there, as links if you like, or
+# give them anew as key=value. Ten minutes before the time limit SLURM sends SIGUSR1 to every task; the run saves a
+# checkpoint and ends with 75, and this script puts the job back into the queue under its own number. A node that
+# fails, or a job of higher priority, requeues it too (--requeue); at most loop.save_every steps are lost then.
+# Anything else (2: a mistake in the recipe, 1: a bug or a rank that hung) ends the job and is told in runs/slurm.
 # What depends on your cluster: partition, account, GPUs a node and their name, processor cores, the time limit.
 #SBATCH --job-name=stillscape
 #SBATCH --nodes=1

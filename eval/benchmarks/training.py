@@ -54,8 +54,11 @@ def benchmark_train(recipes: Sequence[Path], threads: int, rounds: int) -> Itera
             if rounds:
                 scaling = weak_scaling(made, Path(folder), rounds)
                 yield {"benchmark": "weak scaling", **given, **scaling}
-                ratios = {line["setup"]: line["times_one"] for line in scaling["rows"]}
-                row |= {"two_together": ratios[TOGETHER.name], "two_apart": ratios[APART.name]}
+                lines = {line["setup"]: line for line in scaling["rows"]}
+                together, apart = lines[TOGETHER.name], lines[APART.name]
+                row["two_together"] = together["times_one"]
+                row["over_one_deepspeed"] = together["times_one_of_its_engine"]
+                row["two_apart"] = apart["times_one"]
             rows.append(row)
     summary: dict[str, Any] = {"benchmark": "training", "rows": rows, "aims": AIMS}
     if load > BUSY:

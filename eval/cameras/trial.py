@@ -52,7 +52,7 @@ Group = Literal["capture", "large", "small", "coded"]
 """Real photographs; procedural frames of a size at which features work; small ones; and those after a codec."""
 WITH_PIXELS = ("small", "coded")
 """Groups whose cameras are found from pixels, too."""
-LINE_FORMAT = "1"
+LINE_FORMAT = "2"
 RIGHT: Final = "right"
 """The kind of the case whose commanded cameras are the true ones."""
 
@@ -167,7 +167,11 @@ class CameraTrial:
         except UserError as error:
             return Scored([{**head, "error": str(error)} for _ in CASES], {})
         config, cameras = self.config, clip.cameras.to(torch.float64)
-        head |= {"views": clip.num_frames, "size": [cameras.height, cameras.width]}
+        head |= {
+            "views": clip.num_frames,
+            "size": [cameras.height, cameras.width],
+            "focal_px": round(float(cameras.intrinsics[:, 0, 0].median()), 4),
+        }
         tell(f"{item.name}: matching features")
         with match_frames(
             clip.frames, cameras, config.camera.matching, seed=config.camera.seed

@@ -116,8 +116,8 @@ class FrameFiles:
                 notes.append("the cameras are those of the reference")
         if (file := self._beside("cameras", name)) is not None:
             height, width = found.frames.shape[-2:]
-            cameras, said = commanded_cameras(
-                file, len(found.frames), (height, width), options.fov_deg
+            cameras, said = _cameras_of(
+                file, number, len(found.frames), (height, width), options.fov_deg
             )
             notes += said
         image = None
@@ -171,6 +171,22 @@ def _read(path: Path, index: int | None, size: tuple[int, int] | None) -> _Read:
         raise UserError(f"{path} holds several clips; name the one that is meant")
     images = iterate_video(path) if kind == "video" else _iterate_images(list_images(path))
     return _Read(_stacked(images, str(path), size), None)
+
+
+def _cameras_of(
+    path: Path, number: int, num_frames: int, size: tuple[int, int], fov_deg: float | None
+) -> tuple[Cameras, list[str]]:
+    """The cameras of a file, or of clip `number` of a shard folder, and what to say about how they were read."""
+    if kind_of(path, strict=False) != "shards":
+        return commanded_cameras(path, num_frames, size, fov_deg)
+    cameras = _read(path, number, size).cameras
+    assert cameras is not None
+    if cameras.num_views != num_frames:
+        raise UserError(
+            f"{path}: clip {number} has {cameras.num_views} cameras for {num_frames} frames; expected one camera a"
+            " frame, in the frames' order"
+        )
+    return cameras, []
 
 
 def _shard_clip(path: Path, index: int | None) -> Clip:

@@ -11,7 +11,7 @@ from eval.clips.groups import GROUPS, available
 from eval.clips.labels import NOT_AVAILABLE, TEXTS, TITLES, number
 from eval.clips.pictures import PATH, SCENE
 from eval.clips.summary import mean_of
-from eval.clips.tables import Groups, group_rows, reasons, shortened
+from eval.clips.tables import Groups, group_rows, reasons, set_rows, shortened
 from eval.pages.html_report import Report
 from eval.scores.measured import KEY, NotAvailable
 from eval.scores.score_run import picture_file
@@ -55,6 +55,16 @@ def add_groups(
                 if name in groups
             }
             _add_group(report, name, summary[name], scored, others)
+
+
+def add_sets(report: Report, summary: dict[str, Any]) -> None:
+    """The measures over all clips, where there are any."""
+    if "sets" in summary:
+        report.section(
+            "All clips as sets",
+            "Distances between the frames (FID, KID) and videos (FVD) of all clips and of their references.",
+        )
+        report.table(["", "value", "samples", "note"], set_rows(summary["sets"]))
 
 
 def add_reasons(report: Report, summary: dict[str, Any]) -> None:

@@ -141,8 +141,10 @@ class ClipMeasures:
                 f"{item.source}: there is nothing to hold the frames against; give {' or '.join(missing)}"
             )
         count = len(item.frames)
-        if "images" in self.config.metrics and item.reference is not None:
-            views = self.protocol.similarity_views(count, item.source)
+        if item.reference is not None and {"images", "consistency"} & set(self.config.metrics):
+            views = None
+            if "images" in self.config.metrics:
+                views = self.protocol.similarity_views(count, item.source)
             check_pair(item.frames, item.reference, item.source, views)
         if set(ON_CAMERA_FRAMES) & set(self.config.metrics):
             self.protocol.camera_views(count, item.source)
@@ -237,7 +239,7 @@ class ClipMeasures:
             frames = torch.cat([item.input[None].to(frames), frames[1:]])
         clip = Clip(frames, cameras, item.source, len(frames))
         reference = None
-        if item.reference is not None and item.reference.shape == frames.shape:
+        if item.reference is not None:
             reference = Clip(item.reference, cameras, f"{item.source}, reference", len(frames))
         try:
             return measure_consistency(

@@ -11,11 +11,12 @@ from eval.clips.group_sections import (
     add_groups,
     add_reasons,
     add_result_pictures,
+    add_sets,
     headline_tiles,
 )
 from eval.clips.labels import number
 from eval.clips.summary import clip_value
-from eval.clips.tables import set_rows, shortened
+from eval.clips.tables import shortened
 from eval.pages.html_report import Report
 from eval.scores.measured import NotAvailable
 from eval.scores.report_parts import add_failed, add_making
@@ -59,12 +60,7 @@ def write_clip_report(
     if len(scored) == 1:
         _add_clip(report, folder / "pictures", scored[0])
     add_groups(report, summary, scored)
-    if "sets" in summary:
-        report.section(
-            "All clips as sets",
-            "Distances between the frames (FID, KID) and videos (FVD) of all clips and of their references.",
-        )
-        report.table(["", "value", "samples", "note"], set_rows(summary["sets"]))
+    add_sets(report, summary)
     add_reasons(report, summary)
     if len(scored) > 1:
         _add_examples(report, folder / "pictures", scored)

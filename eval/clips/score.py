@@ -17,13 +17,15 @@ from eval.clips.pictures import write_clip_pictures
 from eval.clips.report import write_clip_report
 from eval.clips.summary import headline, summarise_clips
 from eval.clips.tables import print_scores
-from eval.images.set_metrics import SetMetrics, SetMetricsConfig
+from eval.images.set_metrics import FEATURES, SetMetrics, SetMetricsConfig
 from eval.scores.score_run import FORMAT, ScoreConfig, Scored, Told, settings_sha256
 from models.stopwatch import Stopwatch
 
-FEATURES = "features"
-LINE_FORMAT = "1"
-"""Counted up whenever the lines change their meaning: a folder of other lines is not gone on with."""
+LINE_FORMAT = "2"
+"""Counted up whenever the lines change their meaning: a folder of other lines is not gone on with.
+
+2: 3D consistency with its held-out views in turn.
+"""
 
 
 class ClipScoreConfig(ScoreConfig, ClipMeasuresConfig):

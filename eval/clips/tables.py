@@ -95,12 +95,18 @@ def print_groups(console: Console, summary: dict[str, Any], beside: Mapping[str,
 def print_scores(summary: dict[str, Any]) -> None:
     """The means on the terminal, those over all clips first."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
+    print_sets(console, summary)
+    print_groups(console, summary, {})
+
+
+def print_sets(console: Console, summary: dict[str, Any]) -> None:
+    """The measures over all clips, where there are any."""
+    from rich.table import Table
+
     if "sets" in summary:
         table = Table("", "value", title="Over all clips", title_justify="left")
         for row in set_rows(summary["sets"]):
             table.add_row(*row[:2])
         console.print(table)
-    print_groups(console, summary, {})

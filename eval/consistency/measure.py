@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor
@@ -39,7 +38,7 @@ from eval.consistency.views import (
 from eval.images.frame_checks import check_pair
 from eval.images.image_scores import ImageMetrics, ImageScoreConfig, ImageScores
 from eval.reconstruction import render_scene
-from eval.scores.measured import NotAvailable
+from eval.scores.measured import Measured, NotAvailable
 from models.gaussians import Gaussians
 
 LEAST_OVERLAP = 0.5
@@ -54,7 +53,9 @@ class ConsistencyConfig(Config):
 
     held_out_every: int = Field(4, ge=2, description="every so-manieth view is held out")
     seeds: tuple[int, ...] = Field(
-        (0,), min_length=1, description="of the fits; each also holds out other views"
+        (0, 1, 2, 3),
+        min_length=1,
+        description="of the fits; each holds out other views, as many as `held_out_every` hold out all in turn",
     )
     input_weight: float = Field(
         0.25, ge=0, lt=1, description="share of the score that the input view has; 0 leaves it out"
@@ -128,12 +129,12 @@ def measure_consistency(
         tell("fitting shuffled poses")
         shuffled = replace(clip, cameras=shuffled_cameras(clip.cameras, config.seeds[0]))
         lower = _joined(predict_views(shuffled, config, images, posed=clip))
-    first, split = fits[0], _Split(clip, config, config.seeds[0])
+    first, split = fits[0], fits[0].split
     score = Consistency(
         generated=join_predictions([fit.prediction for fit in fits]),
         upper=upper,
         lower=lower,
-        seed_psnr=[fit.prediction.psnr for fit in fits],
+        seed_psnr=[fit.prediction.held_out_psnr for fit in fits],
         copy_psnr=copy_psnr(clip, split.judged, split.fitted),
         sharpness=_looks(sharpness, clip, truth) | {"input": sharpness(clip.frames[:1])},
         motion=_looks(motion, clip, truth),
@@ -145,10 +146,22 @@ def measure_consistency(
     return ConsistencyResult(score, clip, split.judged, first.drawn, first.gaussians)
 
 
+class ViewSplit:
+    """Which views are fitted, held out, and judged with one seed, by the cameras' overlap."""
+
+    def __init__(self, clip: Clip, config: ConsistencyConfig, seed: int) -> None:
+        self.seed = seed
+        held_out = held_out_views(clip.num_frames, config.held_out_every, seed)
+        self.fitted = [view for view in range(clip.num_frames) if view not in held_out]
+        self.overlap = {view: overlap(clip.cameras, view, self.fitted) for view in held_out}
+        self.judged = [view for view, share in self.overlap.items() if share >= LEAST_OVERLAP]
+
+
 @dataclass(frozen=True)
 class ViewsFit:
     """What a scene fitted with one seed predicts. drawn: the judged views, as the scene shows them."""
 
+    split: ViewSplit
     prediction: ScenePrediction
     drawn: Float[Tensor, "v 3 h w"]
     gaussians: Gaussians
@@ -157,59 +170,61 @@ class ViewsFit:
 def predict_views(
     clip: Clip, config: ConsistencyConfig, images: ImageMetrics, posed: Clip | None = None
 ) -> list[ViewsFit] | NotAvailable:
-    """The held-out views and the input view of a prepared clip from scenes fitted to the others, seed by seed.
+    """The held-out views of a prepared clip from scenes fitted to the others, seed by seed.
 
+    With the first of them also the input view, from a scene fitted to all others. Seeds that hold out none of which
+    the others show enough are left out; NotAvailable where that is each.
     posed: the clip with its true poses, which decide on the views that are judged; by default `clip`.
     """
-    found = []
-    for seed in config.seeds:
-        split = _Split(posed or clip, config, seed)
-        if not split.judged:
-            share = max(split.overlap.values())
-            return NotAvailable(
-                "the views show too little in common: of no held-out view do the others show more than"
-                f" {share:.0%}, and {LEAST_OVERLAP:.0%} is needed; take more views, or check the unit and the axes"
-                " of the cameras"
-            )
-        found.append(_fit_split(clip, split, config, images, seed))
-    return found
+    seen = posed or clip
+    splits = [ViewSplit(seen, config, seed) for seed in config.seeds]
+    judging = [split for split in splits if split.judged]
+    if not judging:
+        share = max(share for split in splits for share in split.overlap.values())
+        return NotAvailable(
+            "the views show too little in common: of no held-out view do the others show more than"
+            f" {share:.0%}, and {LEAST_OVERLAP:.0%} is needed; take more views, or check the unit and the axes"
+            " of the cameras"
+        )
+    unjudged = [NotAvailable("another seed judges it")] * (len(judging) - 1)
+    of_input = [_predict_input(clip, seen, judging[0].seed, config, images), *unjudged]
+    return [
+        _predict_held_out(clip, split, config, images, score)
+        for split, score in zip(judging, of_input, strict=True)
+    ]
 
 
-class _Split:
-    """Which views are fitted, held out, and judged with one seed, by the cameras' overlap."""
-
-    def __init__(self, clip: Clip, config: ConsistencyConfig, seed: int) -> None:
-        held_out = held_out_views(clip.num_frames, config.held_out_every, seed)
-        self.fitted = [view for view in range(clip.num_frames) if view not in held_out]
-        self.overlap = {view: overlap(clip.cameras, view, self.fitted) for view in held_out}
-        self.judged = [view for view, share in self.overlap.items() if share >= LEAST_OVERLAP]
-        self.others = list(range(1, clip.num_frames))
-        self.input_overlap = overlap(clip.cameras, INPUT, self.others)
-
-
-def _fit_split(
-    clip: Clip, split: _Split, config: ConsistencyConfig, images: ImageMetrics, seed: int
+def _predict_held_out(
+    clip: Clip,
+    split: ViewSplit,
+    config: ConsistencyConfig,
+    images: ImageMetrics,
+    of_input: dict[str, Measured] | NotAvailable,
 ) -> ViewsFit:
-    """Both fits of one seed: without the held-out views, and without the input view."""
-    gaussians = fit_scene(clip, split.fitted, config.fit, seed)
-    drawn, truth = _drawn(gaussians, clip), clip.frames
-    why = None
-    if not config.input_weight:
-        why = "it has no share in the score (input_weight=0)"
-    elif split.input_overlap < LEAST_OVERLAP:
-        why = f"the other views show only {split.input_overlap:.0%} of it"
-    else:
-        without = fit_scene(clip, split.others, config.fit, seed)
-        drawn = torch.cat([drawn, _drawn(without, clip)[:1]])
-        truth = torch.cat([truth, truth[:1]])
-    scored = images.score(drawn, truth, clip.source)
+    gaussians = fit_scene(clip, split.fitted, config.fit, split.seed)
+    drawn = _drawn(gaussians, clip)
+    scored = images.score(drawn, clip.frames, clip.source)
     prediction = ScenePrediction(
         held_out=_of_views(scored, split.judged),
-        input=NotAvailable(why) if why else _of_views(scored, [len(clip.frames)]).means(),
+        input=of_input,
         fitted=_of_views(scored, split.fitted).means(),
         input_weight=config.input_weight,
     )
-    return ViewsFit(prediction, drawn[split.judged], gaussians)
+    return ViewsFit(split, prediction, drawn[split.judged], gaussians)
+
+
+def _predict_input(
+    clip: Clip, seen: Clip, seed: int, config: ConsistencyConfig, images: ImageMetrics
+) -> dict[str, Measured] | NotAvailable:
+    """The metrics of the input view. seen: the clip with the poses that decide whether it is judged."""
+    if not config.input_weight:
+        return NotAvailable("it has no share in the score (input_weight=0)")
+    others = list(range(1, clip.num_frames))
+    share = overlap(seen.cameras, INPUT, others)
+    if share < LEAST_OVERLAP:
+        return NotAvailable(f"the other views show only {share:.0%} of it")
+    drawn = _drawn(fit_scene(clip, others, config.fit, seed), clip)
+    return _of_views(images.score(drawn, clip.frames, clip.source), [INPUT]).means()
 
 
 def _of_views(scores: ImageScores, views: list[int]) -> ImageScores:

@@ -90,7 +90,7 @@ class ScenePrediction:
 
 
 def join_predictions(parts: Sequence[ScenePrediction]) -> ScenePrediction:
-    """One prediction of several seeds' views, one after another; means over seeds of what has one value a seed."""
+    """One prediction of several seeds' views, one after another; the mean over the seeds that have it of the rest."""
     views = [view for part in parts for view in part.held_out.views]
     metrics: dict[str, list[float] | NotAvailable] = {}
     for name in parts[0].held_out.metrics:
@@ -112,7 +112,7 @@ class Consistency:
     """The 3D consistency of one clip, with what places it.
 
     generated: the score. upper: of the reference's views; lower: of the same views with shuffled poses.
-    seed_psnr: the score [dB] of each seed alone.
+    seed_psnr: what the held-out views of each seed alone score [dB].
     copy_psnr: of the nearest fitted view, copied to each judged one [dB].
     sharpness, motion: of the generated views and, where there is one, of the reference, as in
     `eval.consistency.views`; sharpness of the input view too.

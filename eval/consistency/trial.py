@@ -23,7 +23,7 @@ from eval.consistency.measure import ConsistencyConfig, measure_consistency
 from eval.consistency.perturbations import PERTURBATIONS, perturb
 from eval.images.image_scores import ImageMetrics
 from eval.scores.measured import NotAvailable
-from eval.scores.score_run import Scored, Told, settings_sha256
+from eval.scores.score_run import FORMAT, Scored, Told, settings_sha256
 from eval.scores.scored_clips import ProceduralClips, read_index
 from eval.trials.captures import find_captures, read_capture_views
 from eval.trials.claims import print_claims
@@ -31,6 +31,7 @@ from eval.trials.page import write_page
 from eval.trials.trial import TrialConfig
 
 Group = Literal["ladder", "ranking"]
+LINE_FORMAT = "2"
 CLEAN = "clean"
 BOUNDED = (CLEAN, "recoloured", "blurred", "still")
 """Kinds whose contrast or detail differs, so that only the gain on shuffled poses compares them."""
@@ -163,6 +164,7 @@ class ConsistencyTrial:
             for kind in config.kinds
         }
         return {
+            FORMAT: LINE_FORMAT,
             "scenes": ProceduralClips(self.index).fingerprint,
             "captures": self.captures.sha256,
             "cases": settings_sha256(kinds, [repr(case) for case in self.cases]),
@@ -207,9 +209,9 @@ class ConsistencyTrial:
         tell(name)
         wall, cpu = time.monotonic(), time.process_time()
         try:
-            clip = self._load(case.clip, case.group)
+            clip = unchanged = self._load(case.clip, case.group)
             if case.kind != CLEAN:
-                clip = perturb(clip, case.kind, case.level, self.config.seed)
+                clip = perturb(unchanged, case.kind, case.level, self.config.seed)
             result = measure_consistency(clip, self._score_config(case), images=self.images)
         except UserError as error:
             return Scored([{**head, "source": name, "error": str(error)}], {})
@@ -220,6 +222,8 @@ class ConsistencyTrial:
         spent = {"wall": time.monotonic() - wall, "cpu": time.process_time() - cpu}
         kept = ("psnr", "ssim", "gain_db", "copy_psnr", "overlap", "travel", "size", "num_views")
         numbers = {
+            "seed_psnr": line["seed_psnr"],
+            "squared_change": round(float((clip.frames - unchanged.frames).square().mean()), 8),
             "held_out_psnr": round(score.generated.held_out_psnr, 4),
             "input_psnr": line["input"].get("psnr"),
             "fitted_psnr": line["fitted"]["psnr"],

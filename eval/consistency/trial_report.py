@@ -11,9 +11,9 @@ INTRODUCTION = """\
 # Is the 3D consistency score right?
 
 Clips are changed in known amounts and scored. The score is the PSNR [dB] of `eval/consistency/measure.py`: a scene is
-fitted to part of a clip's views and predicts the others, the input view with a quarter of the weight. No view is
-compared with any truth. Levels 1 to 5 double in strength from one to the next; `eval/consistency/perturbations.py` has
-the strengths.
+fitted to part of a clip's views and predicts the others; four seeds hold out each view once, and the input view has a
+quarter of the weight. No view is compared with any truth. Levels 1 to 5 double in strength from one to the next;
+`eval/consistency/perturbations.py` has the strengths.
 
     ./launch.sh python -m eval.consistency_validation configs/eval/consistency_validation.yaml
 
@@ -26,7 +26,12 @@ scene. Scores of different clips do not compare, the gain does roughly: a genera
 own bounds. A clip of *another scene altogether* is scored exactly as if that scene were the truth, since the
 truth is never looked at.
 """
-LADDERS = "The score [dB] from the clip as it is (0) to level 5, and the Spearman correlation of its fall."
+LADDERS = """\
+The score [dB] from the clip as it is (0) to level 5, and the Spearman correlation of its fall; where the input view is
+what was changed, the part of the score that is its own, too. Levels of different ways count different things (lengths,
+areas, tones), and a decibel is worth more error where there is more of it: so what is compared over all clips and ways
+together is the squared error that the predictions gained with the squared change that was made to the views.
+"""
 CONSISTENT = """\
 Views that changed together go on showing one scene. Recolouring changes contrast, and with it every PSNR: there the
 gain on shuffled poses is what should stay.
@@ -77,17 +82,15 @@ def _ladders(rows: Sequence[dict[str, Any]]) -> str:
         return ""
     most = max(len(row["psnr"]) for row in rows)
     header = ("clip", "perturbation", *(str(level) for level in range(most)), "rho")
-    cells = [
-        (
-            row["source"],
-            row["kind"],
-            *(_db(value) for value in row["psnr"]),
-            *("" for _ in range(most - len(row["psnr"]))),
-            f"{row['rho']:.2f}",
-        )
-        for row in rows
-    ]
-    return f"## Falling\n\n{LADDERS}\n\n{table(header, cells)}"
+    cells = []
+    for row in rows:
+        shown = [(row["kind"], row["psnr"], row["rho"])]
+        if row["family"] == "input" and "input_rho" in row:
+            shown.append((f"{row['kind']}: its part", row["input_psnr"], row["input_rho"]))
+        for name, values, rho in shown:
+            left = [""] * (most - len(values))
+            cells.append((row["source"], name, *map(_db, values), *left, f"{rho:.2f}"))
+    return f"## Falling\n\n{LADDERS}\n{table(header, cells)}"
 
 
 def _consistent(rows: Sequence[dict[str, Any]]) -> str:

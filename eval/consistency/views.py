@@ -27,7 +27,9 @@ LEAST_SIDE = 16
 LEAST_SHARPNESS = 1e-3
 """A quarter of a step of 8 bits."""
 COARSE = 24
-"""Overlap is told on a grid of so many rows."""
+"""Overlap is told on a grid of so many rows,"""
+OVERLAP_DEPTH = 2.0
+"""for a scene at this depth: the unit is a sweep's, which is right to about this factor."""
 
 
 def prepare_clip(clip: Clip, max_height: int, max_views: int) -> Clip:
@@ -94,13 +96,14 @@ def shuffled_cameras(cameras: Cameras, seed: int) -> Cameras:
 
 
 def overlap(cameras: Cameras, judged: int, fitted: list[int]) -> float:
-    """The share of a view that some fitted view shows too, did all stand at the scene's depth (1)."""
+    """The share of a view that some fitted view shows too, did all stand at `OVERLAP_DEPTH`."""
     coarse = cameras.resize(COARSE, max(1, round(COARSE * cameras.width / cameras.height)))
     here = coarse.select(judged)
-    points = unproject(here, torch.ones(1, coarse.height, coarse.width).to(here.intrinsics))
-    pixels, depth = coarse.select(fitted).project(points.flatten(0, 2))
+    depth = here.intrinsics.new_full((1, coarse.height, coarse.width), OVERLAP_DEPTH)
+    points = unproject(here, depth)
+    pixels, ahead = coarse.select(fitted).project(points.flatten(0, 2))
     size = pixels.new_tensor([coarse.width, coarse.height])
-    inside = ((pixels >= 0) & (pixels <= size)).all(-1) & (depth > 0)
+    inside = ((pixels >= 0) & (pixels <= size)).all(-1) & (ahead > 0)
     return float(inside.any(dim=0).float().mean())
 
 

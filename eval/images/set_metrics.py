@@ -36,6 +36,8 @@ from train.randomness import derive_seed
 FRECHET_DIGITS = 3
 """Decimals of FID and FVD: covariances of fewer samples than features leave an error of about 1e-6 of the value."""
 KID_DIGITS = 6
+FEATURES = "features"
+"""Where a score's folder keeps what the networks say of its clips."""
 
 
 class SetMetricsConfig(Config):

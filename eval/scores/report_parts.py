@@ -22,6 +22,7 @@ def add_making(report: Report, summary: dict[str, Any], noun: str = "clip") -> N
         ["stage", f"seconds a {noun}"],
         [[name, f"{value:.2f}"] for name, value in summary[f"seconds_per_{noun}"].items()],
     )
-    report.note(f"Peak memory: {summary['peak_memory_mib']:,} MiB.")
+    if (peak_mib := summary["peak_memory_mib"]) is not None:
+        report.note(f"Peak memory of a process: {peak_mib:,} MiB.")
     made_of = {key: summary[key] for key in ("identity", "config", "environment")}
     report.details("Settings, versions and hashes", json.dumps(made_of, indent=1))

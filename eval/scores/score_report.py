@@ -126,6 +126,7 @@ def write_score_report(
             (_number(summary["psnr"]["seen"], " dB"), "views given, PSNR"),
             ("–" if depth is None else f"{100 * depth:.1f} %", "median depth error, new views"),
             (_share(summary["floaters"]), "of the mass floats in free space"),
+            (f"{summary['num_gaussians']:,}", "Gaussians a scene"),
         ]
     )
     add_scores(report, summary, config["baselines"]["far_below_db"])

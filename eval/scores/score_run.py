@@ -135,8 +135,10 @@ class ScoreRun:
         for start in missing[self.ranks.rank :: self.ranks.world_size]:
             items = range(start, min(start + size, total))
             found = self.score.measure(items, self.folder / "pictures", tell)
+            peak_mib = round(peak_memory_bytes() / 2**20)
             rows = [
-                {"item": n, "seconds": one.seconds} for n, one in zip(items, found, strict=True)
+                {"item": n, "seconds": one.seconds, "peak_memory_mib": peak_mib}
+                for n, one in zip(items, found, strict=True)
             ]
             batch = BatchFile([line for one in found for line in one.lines], rows)
             self.batches.write(start, batch)
@@ -157,13 +159,15 @@ class ScoreRun:
     def write_summary(self) -> dict[str, Any]:
         """Writes `summary.json` from the lines, and returns it."""
         lines = self.lines()
-        timings = {row["item"]: row["seconds"] for row in _read_lines(self.seconds_path)}
+        rows = _read_lines(self.seconds_path)
+        timings = {row["item"]: row["seconds"] for row in rows}
+        peaks = [row["peak_memory_mib"] for row in rows if "peak_memory_mib" in row]
         seconds = _mean_seconds([timings[n] for n in range(self.num_done) if n in timings])
         summary = {
             **self.score.summarise(lines, seconds),
             "failed": {line["source"]: line["error"] for line in lines if "error" in line},
             f"seconds_per_{self.score.noun}": seconds,
-            "peak_memory_mib": round(peak_memory_bytes() / 2**20),
+            "peak_memory_mib": max(peaks, default=None),
             "identity": self.score.identity,
             "config": self.score.config.model_dump(mode="json"),
             "environment": describe_environment(),

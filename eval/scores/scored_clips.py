@@ -76,6 +76,12 @@ class PathPairs:
     """The two clips of each scene of an index file: of its own path and the mirrored one."""
 
     def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            raise UserError(
+                f"{path} is a folder; expected an index of seeds (.json): the mirrored path needs the truth of views"
+                " that no recording has. To score videos of recorded clips, make them with `prepare generated --images"
+                f" {path} --paths own`, then `score` those with --reference {path}"
+            )
         self.index = read_index(path)
         content = f"path pairs {self.index.model_dump_json()}"
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()

@@ -6,6 +6,7 @@ Every number is kept per view, so that means over any group of views and clips c
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -215,6 +216,7 @@ def summarise(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
         "baselines": {name: measured[name] for name in BASELINES},
         "depth_error": {group: _mean(values) for group, values in errors.items()},
         "floaters": _mean(floaters),
+        "num_gaussians": round(statistics.fmean(row["num_gaussians"] for row in rows)),
         "not_available": {} if "lpips" in extra else {"lpips": metrics.lpips_hint()},
         "views": {group: sum(len(row["groups"][group]) for row in rows) for group in GROUPS},
         "clips": len(rows),

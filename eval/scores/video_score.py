@@ -11,8 +11,9 @@ from pydantic import Field
 
 from configs.errors import UserError
 from data.clips import Clip
-from eval.clips.groups import CameraCheck, ClipMeasuresConfig, Group
+from eval.clips.groups import CameraCheck, ClipMeasuresConfig, Group, available
 from eval.clips.pictures import write_result_pictures
+from eval.images.set_metrics import FEATURES, SetMetrics, SetMetricsConfig
 from eval.scores.score_run import FORMAT, ScoreConfig, Scored, Told, settings_sha256
 from eval.scores.scored_clips import PathPairs
 from eval.scores.video_groups import VideoGroups, summarise_video_groups
@@ -36,8 +37,8 @@ from models.stopwatch import Stopwatch
 from models.video.sampling import SamplingConfig, SamplingStep
 from train.randomness import derive_seed
 
-LINE_FORMAT = "2"
-"""2: with the groups of `eval.scores.video_groups`."""
+LINE_FORMAT = "3"
+"""2: with the groups of `eval.scores.video_groups`; 3: 3D consistency with its held-out views in turn."""
 
 
 class VideoScoreConfig(ScoreConfig, ClipMeasuresConfig):
@@ -65,6 +66,7 @@ class VideoScoreConfig(ScoreConfig, ClipMeasuresConfig):
     check_cameras: CameraCheck = Field(
         "no", description="videos that do not follow their cameras are what this score is for"
     )
+    sets: SetMetricsConfig = Field(SetMetricsConfig(), description="FID, KID and FVD")
 
     def create(self) -> VideoScore:
         return VideoScore(self)
@@ -86,6 +88,9 @@ class VideoScore:
         self.pipeline.to(_device(config.device))
         self._check_size()
         self.groups = VideoGroups(config.measures().seeded(config.seed)) if config.metrics else None
+        self.sets = None
+        if "images" in config.metrics:
+            self.sets = SetMetrics(config.sets, config.out / FEATURES, key="sets.")
         backbone = cached_backbone("alex")
         self.identity = {
             FORMAT: LINE_FORMAT,
@@ -96,11 +101,13 @@ class VideoScore:
             "lalrm": weights_digest(config.lalrm),
             "lpips": "not available" if backbone is None else backbone.name,
             **(self.groups.identity if self.groups else {}),
+            **(self.sets.identity if self.sets else {}),
             "settings": settings_sha256(
                 config.sampling,
                 config.batch_size,
                 config.seed,
                 config.measures() if self.groups else None,
+                config.sets if self.sets else None,
             ),
         }
 
@@ -149,7 +156,12 @@ class VideoScore:
         self, lines: Sequence[dict[str, Any]], seconds: dict[str, float]
     ) -> dict[str, Any]:
         scored = [line for scene in scored_scenes(lines) for line in scene]
-        return {**summarise(lines), **summarise_video_groups(scored)}
+        found = {**summarise(lines), **summarise_video_groups(scored)}
+        if self.sets is not None:
+            # Videos that can't be measured have no features.
+            clips = [line["clip"] for line in scored if available(line.get("images"))]
+            found["sets"] = self.sets.scores(clips, self.config.seed).line()
+        return found
 
     def write_report(
         self, folder: Path, summary: dict[str, Any], lines: Sequence[dict[str, Any]]
@@ -172,6 +184,15 @@ class VideoScore:
             return {}
         found, measured = self.groups.measure(one, watch, tell)
         if measured is not None:
+            if self.sets is not None and measured.frames.reference is not None:
+                with watch("set features"):
+                    self.sets.add(
+                        self._head(number, path)["clip"],
+                        measured.frames.frames,
+                        measured.frames.reference,
+                        one.clip.source,
+                        self.groups.of_video.protocol,
+                    )
             with watch("pictures"):
                 write_result_pictures(pictures, number, measured, f"_{path}")
         return found

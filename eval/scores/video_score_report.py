@@ -11,10 +11,11 @@ from eval.clips.group_sections import (
     add_groups,
     add_reasons,
     add_result_pictures,
+    add_sets,
     headline_tiles,
 )
 from eval.clips.groups import GROUPS
-from eval.clips.tables import Groups, print_groups
+from eval.clips.tables import Groups, print_groups, print_sets
 from eval.pages.html_report import Report
 from eval.pages.line_chart import Line, LineChart
 from eval.scores.report_parts import add_failed, add_making
@@ -92,6 +93,7 @@ def print_scores(summary: dict[str, Any]) -> None:
         console.print(table)
     for hint in summary["not_available"].values():
         console.print(hint)
+    print_sets(console, summary)
     print_groups(console, summary, _beside(summary))
 
 
@@ -116,6 +118,7 @@ def write_video_report(
                 f"{_cell(summary['image_to_scene']['psnr'], 'psnr')} dB",
                 "scene against truth, PSNR",
             ),
+            (f"{summary['num_gaussians']:,}", "Gaussians a scene"),
             *headline_tiles({name: summary.get(name) for name in GROUPS if name != "images"}),
         ]
     )
@@ -130,6 +133,7 @@ def write_video_report(
     if any(name in summary for name in GROUPS):
         report.section("Further measures of the generated videos", GROUPS_TEXT)
     add_groups(report, summary, [line for scene in scenes for line in scene], _beside(summary))
+    add_sets(report, summary)
     add_reasons(report, summary)
     report.section("Frame by frame, and video by video")
     report.charts(_charts(summary["by_frame"], scenes))

@@ -152,6 +152,7 @@ def summarise(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
             else {method: _frame_means(scenes, measure, method) for method in METHODS}
             for measure in FRAME_MEASURES
         },
+        "num_gaussians": round(fmean(line["num_gaussians"] for scene in scenes for line in scene)),
         "not_available": {"lpips": metrics.lpips_hint()} if lacking else {},
         "scenes": len(scenes),
         "clips": len(PATHS) * len(scenes),

@@ -10,6 +10,7 @@ from pathlib import Path
 from data.clips import Clip
 from data.importers.nerfstudio import native_size, read_nerfstudio
 from eval.clip_source import path_order
+from eval.clips.frame_sources import content_hash
 
 FILE = "transforms.json"
 
@@ -23,10 +24,10 @@ class Captures:
 
     @property
     def sha256(self) -> str:
-        """One hash over the cameras of those that are there."""
+        """One hash over the files of those that are there."""
         found = hashlib.sha256()
         for path in self.paths:
-            found.update((path / FILE).read_bytes())
+            found.update(content_hash(path))
         return found.hexdigest()
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from pydantic import Field
 
 from configs.errors import EXIT_DONE, EXIT_USER
+from eval.scores.score_ranks import scoring_ranks
 from eval.scores.score_run import Score, ScoreConfig, ScoreRun
 from eval.trials.captures import Captures
 
@@ -34,13 +35,20 @@ class Trial(Score, Protocol):
 
 
 def run_trial(trial: Trial) -> int:
-    """Runs a trial, or what is left of it, writes its page and prints what holds; returns the exit code."""
+    """Runs a trial, or what is left of it, writes its page and prints what holds; returns the exit code.
+
+    Processes that torchrun started share the items.
+    """
     from eval.score import run_with_progress
 
-    for name in trial.captures.left_out:
-        print(f"{name} is not here and is left out")
-    run = ScoreRun(trial)
-    run_with_progress(run)
+    with scoring_ranks() as ranks:
+        run = ScoreRun(trial, ranks)
+        if not ranks.is_first:
+            run.run()
+            return EXIT_DONE
+        for name in trial.captures.left_out:
+            print(f"{name} is not here and is left out")
+        run_with_progress(run)
     summary = run.write_summary()
     run.write_report(summary)
     trial.print_scores(summary)

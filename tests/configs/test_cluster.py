@@ -19,6 +19,7 @@ from configs.loader import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM = ROOT / "configs" / "cluster" / "slurm.sh"
+DOCKERFILE = ROOT / "configs" / "cluster" / "Dockerfile"
 
 
 @pytest.fixture
@@ -115,6 +116,21 @@ def test_kubernetes_parts_fit_together(documents: dict[str, dict[str, Any]]) -> 
     assert documents["PersistentVolumeClaim"]["metadata"]["name"] in claims
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_pods_ask_for_the_extras_that_the_image_has(documents: dict[str, dict[str, Any]]) -> None:
+    """launch.sh would run pip again at every start of a pod whose extras are others."""
+    pod = documents["Job"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    lines = DOCKERFILE.read_text().splitlines()
+    (extras,) = [
+        line.partition("STILLSCAPE_EXTRAS=")[2] for line in lines if line.startswith("ENV")
+    ]
+    assert variables["STILLSCAPE_EXTRAS"] == extras
+    assert lines.index("RUN ./launch.sh setup") > lines.index(f"ENV STILLSCAPE_EXTRAS={extras}")
+    assert f"WORKDIR {container['workingDir']}" in lines
+    assert f"STILLSCAPE_EXTRAS={extras}, for ./launch.sh setup" in SLURM.read_text()
 
 
 def test_kubernetes_acts_on_our_exit_codes(documents: dict[str, dict[str, Any]]) -> None:

@@ -198,6 +198,7 @@ def test_more_damage_than_allowed_stops_the_run_and_names_it(make_shards, num_wo
     with pytest.raises(UserError, match=r"2 of 7 clips are damaged, more than") as caught:
         batches(index, 7, max_damaged_share=0.15, num_workers=num_workers)
     assert "00000001" in str(caught.value) and "00000006" in str(caught.value)
+    assert "or raise task.max_damaged_share:" in str(caught.value)  # as recipes name it
     with pytest.raises(UserError, match="1 of 7 clips are damaged"):
         batches(index, 7)
 

@@ -39,9 +39,9 @@ class ToyValidation(Config):
 class ToyFault(Config):
     """What goes wrong on one rank at some batches.
 
-    spike: the loss is `factor` times what it should be. hang: nothing comes any more. freeze: not even threads
-    go on. die: SIGKILL, unless `marker` exists, which is made. memory: more is asked for than there is.
-    full: the disk of `marker` fills up but for `left` bytes.
+    spike: the loss is `factor` times what it should be (which `unit_losses` makes 1). hang: nothing comes any
+    more. freeze: not even threads go on. die: SIGKILL, unless `marker` exists, which is made. memory: more is asked
+    for than there is. full: the disk of `marker` fills up but for `left` bytes.
     """
 
     kind: Literal["none", "nan", "spike", "hang", "freeze", "die", "memory", "full"] = "none"
@@ -86,6 +86,8 @@ class ToyConfig(Config):
     fault: ToyFault = ToyFault()
     damaged: tuple[tuple[int, ...], ...] = ()
     """Samples that each rank can't read."""
+    unit_losses: bool = False
+    """The loss of every batch without a fault is 1, so that what is a spike is known."""
     max_damaged: int = 0
     trace: Path | None = None
     """A file to which each rank adds the batches that it takes, and the samples of each."""
@@ -144,7 +146,8 @@ class ToyTask:
         draws = SampleDraws(generator, batch, self.config.batch_size)
         noise = self.config.noise * draws.normal("noise", ())
         fit = (model(batch["x"]).values - batch["y"] - noise.to(batch["y"])).square().mean()
-        return {"loss": fit * batch["weight"].mean(), "fit": fit}
+        scale = fit.detach() if self.config.unit_losses else 1.0
+        return {"loss": fit / scale * batch["weight"].mean(), "fit": fit}
 
     def validate(self, model: nn.Module) -> Validation:
         time.sleep(self.config.validation.seconds)

@@ -117,16 +117,16 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
     large = {name: value for name, value in plan.flops_by_part.items() if value > total / 1e3}
     yield "", f"of the forward pass: {_flops_by_name(large)}"
     hours = plan.seconds * loop.steps / HOUR
-    yield (
-        "time",
-        f"{plan.seconds:.3g} s a step, at {cluster.utilisation:.0%} of {cluster.peak / 1e12:,.1f} TFLOP/s a GPU",
-    )
+    least = "at least " if plan.rendered and cluster.splat_rate is None else ""
+    speed = f"{cluster.utilisation:.0%} of {cluster.peak / 1e12:,.1f} TFLOP/s a GPU"
+    yield "time", f"{least}{plan.seconds:.3g} s a step, at {speed}"
     if setup.offload != "none":
         yield (
             "",
             "what is offloaded takes longer: the host's AdamW and the way there are not counted",
         )
-    yield "", f"{_duration(hours)} for {loop.steps:,} steps, {hours * cluster.gpus:,.1f} GPU hours"
+    gpu_hours = f"{hours * cluster.gpus:,.1f} GPU hours"
+    yield "", f"{least}{_duration(hours)} for {loop.steps:,} steps, {gpu_hours}"
     if plan.rendered:
         rate = cluster.splat_rate
         known = "not counted" if rate is None else f"counted at {rate:,.3g} a second"

@@ -94,7 +94,8 @@ def test_ratios_are_taken_within_a_round():
         for speed in (1.0, 0.5, 0.25)
     ]
     found = scaling.compare(rounds)
-    assert [row["times_one"] for row in found["rows"]] == [1.0, 1.6, 1.0, 1.5]
+    assert [row["times_one"] for row in found["rows"]] == [1.0, 1.6, 0.8, 1.2]
+    assert [row["times_one_of_its_engine"] for row in found["rows"]] == [1.0, 1.6, 1.0, 1.5]
     assert [row["samples_per_second"] for row in found["rows"]] == [5.0, 8.0, 4.0, 6.0]
     assert [row["waiting_for_data"] for row in found["rows"]] == [0.0, 0.1, 0.2, 0.3]
     assert found["together_over_apart"] == 0.75

@@ -141,6 +141,7 @@ def line(kind: str, level: int, found: float | None, percent: float, **other) ->
         "group": "capture",
         "kind": kind,
         "level": level,
+        "focal_px": 1000.0,
         "camera": camera,
         "tsed": {"percent": percent, "typical_px": 100 - percent},
         "alarm": None,
@@ -149,13 +150,17 @@ def line(kind: str, level: int, found: float | None, percent: float, **other) ->
     }
 
 
-def verdicts(lines: list[dict]) -> dict[str, bool | None]:
+def judged(lines: list[dict]) -> dict[str, dict]:
     for one in lines:
         if one["kind"] == "right":
             one["conventions"] = {
                 "cameras in OpenGL axes (x right, y up, z backward), as nerfstudio and Blender have": True
             }
-    return {row["claim"]: row["holds"] for row in summarise_trial(lines)["claims"]}
+    return {row["claim"]: row for row in summarise_trial(lines)["claims"]}
+
+
+def verdicts(lines: list[dict]) -> dict[str, bool | None]:
+    return {claim: row["holds"] for claim, row in judged(lines).items()}
 
 
 RECOVERED = "captures: structure from motion finds a known R_err again, from {} spans on every time within 5%"
@@ -179,3 +184,19 @@ def test_verdicts_follow_the_numbers() -> None:
     assert verdicts([right, *good[:3], rising])["TSED does not rise as cameras get worse"] is False
     # What could not be measured is no success.
     assert verdicts([right, *good[:3], line("jitter", 4, None, 90.0)])[FROM_2] is False
+
+
+def test_no_claim_is_judged_by_errors_that_nobody_knows() -> None:
+    """Cameras that miss their matches by 1 px of 1000 are known to .057 deg: too little for 5% of 1 deg."""
+    inexact = {"percent": 100.0, "typical_px": 1.0}
+    right = line("right", 0, 0.1, 100.0, tsed=inexact)
+    wrong = [line("drift", n, STRENGTHS[n - 1][0], 100.0) for n in range(2, 5)]
+    first = line("drift", 1, 1.1, 100.0)
+    row = judged([right, first, *wrong])[EVERY]
+    assert row["holds"] is True and "3 of 3" in row["found"]
+    assert row["found"].endswith("miss their matches by 0.057 deg: a capture drift 1")
+
+    exact = line("right", 0, 0.1, 100.0, tsed={"percent": 100.0, "typical_px": 0.5})
+    assert verdicts([exact, first, *wrong])[EVERY] is False
+    rendered = [one | {"group": "large"} for one in (right, first, *wrong)]
+    assert verdicts(rendered)[EVERY.replace("captures", "large procedural frames")] is False

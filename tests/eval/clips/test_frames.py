@@ -80,6 +80,18 @@ def test_shards_are_clips_by_number(path_clip, tmp_path):
     with_truth = FrameFiles(tmp_path / "shards", FrameOptions(reference=tmp_path / "shards"))
     assert torch.equal(with_truth.load(1).frames, with_truth.load(1).reference)
 
+    videos = tmp_path / "videos"
+    for name in ("a", "b"):
+        (videos / name).mkdir(parents=True)
+        for number, frame in enumerate(path_clip.frames):
+            write_image(frame, videos / name / f"{number}.png")
+    steered = FrameFiles(videos, FrameOptions(cameras=tmp_path / "shards"))
+    mirrored = path_clip.mirrored().cameras.world_to_camera
+    assert torch.allclose(steered.load(1).cameras.world_to_camera.float(), mirrored, atol=1e-6)
+    (videos / "b" / "0.png").unlink()
+    with pytest.raises(UserError, match=r"clip 1 has (\d+) cameras for (\d+) frames"):
+        steered.load(1)
+
 
 def test_a_folder_of_clips_is_matched_by_name(path_clip, cameras_file, tmp_path):
     videos, cameras, truth = (tmp_path / name for name in ("videos", "cameras", "truth"))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from configs.errors import UserError
+from data.importers.images import write_image
 from data.importers.nerfstudio import write_nerfstudio
 from data.importers.path_json import save_camera_path
 from data.importers.video import write_video
@@ -123,6 +124,16 @@ def test_what_is_missing_is_said_and_never_a_number(files, tmp_path, noisy):
     assert "--cameras" in summary["camera"][KEY] and summary["unmeasured"] == {}
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("not available: ") == 4
+
+
+def test_a_reference_that_does_not_fit_is_refused_whatever_is_measured(files, tmp_path):
+    (tmp_path / "few").mkdir()
+    for number in range(5):
+        write_image(torch.full((3, 32, 48), 0.2 * number), tmp_path / "few" / f"{number}.png")
+    command = [str(files / "clips" / "a"), "--reference", str(tmp_path / "few"), *FAST]
+    for group in ("images", "consistency"):
+        with pytest.raises(UserError, match="9 frames, but the reference has 5"):
+            main([*command, "--metrics", group, "--out", str(tmp_path / group)])
 
 
 def test_a_clip_that_gives_no_answer_is_told_with_what_there_is(files, tmp_path, capsys):

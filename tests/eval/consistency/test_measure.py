@@ -21,7 +21,7 @@ from eval.consistency.measure import ConsistencyConfig, ConsistencyResult, measu
 from eval.consistency.perturbations import perturb
 from eval.consistency.scores import ScenePrediction, join_predictions, remarks, summarise
 from eval.consistency.trial import read_capture_views
-from eval.consistency.views import shuffled_cameras
+from eval.consistency.views import held_out_views, shuffled_cameras
 from eval.images.image_scores import ImageScores
 from eval.images.metrics import psnr
 from eval.reconstruction import render_scene
@@ -29,7 +29,7 @@ from eval.scores.measured import NotAvailable
 
 CAPTURES = Path(__file__).resolve().parents[3].parent / "shared/scenes"
 QUICK = SceneFitConfig(passes=12)
-CONFIG = ConsistencyConfig(fit=QUICK, lower_bound=False)
+CONFIG = ConsistencyConfig(fit=QUICK, lower_bound=False, seeds=(0,))
 HELD_OUT = CONFIG.model_copy(update={"input_weight": 0.0})
 
 
@@ -131,7 +131,24 @@ def test_seeds_judge_other_views_and_are_averaged(moving):
     score = measured(moving, quick).score
     assert score.generated.held_out.views == [2, 6, 3, 7]
     assert len(score.seed_psnr) == 2
-    assert score.generated.psnr == pytest.approx(sum(score.seed_psnr) / 2)
+    assert score.generated.held_out_psnr == pytest.approx(sum(score.seed_psnr) / 2)
+
+
+def test_the_first_seed_alone_judges_the_input_view(moving):
+    quick = CONFIG.model_copy(update={"fit": SceneFitConfig(passes=2)})
+    one, two = (
+        measured(moving, quick.model_copy(update={"seeds": s})).score for s in ((0,), (0, 1))
+    )
+    assert two.generated.input == one.generated.input
+    assert two.generated.held_out_psnr != one.generated.held_out_psnr
+
+
+def test_the_default_seeds_hold_out_every_view_once():
+    config = ConsistencyConfig()
+    held_out = [
+        view for seed in config.seeds for view in held_out_views(24, config.held_out_every, seed)
+    ]
+    assert sorted(held_out) == list(range(1, 23))
 
 
 def test_lines_are_json_and_say_why_a_number_is_missing(clean, moving):

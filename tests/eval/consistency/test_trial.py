@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def overrides(tmp_path, monkeypatch) -> list[str]:
         f"report={tmp_path}/page/consistency.md",
         "threads=1",
         "score.fit.passes=2",
+        "score.seeds=[0]",
         "kinds=[flicker, recoloured]",
         "consistent_levels=[5]",
         "ranking={height: 24, width: 36, factor: 2, cases: [[clean, 0], [flicker, 5]]}",
@@ -110,6 +112,8 @@ def line(kind: str, level: int, psnr: float, **other) -> dict:
         "strength": 1.0,
         "factor": 1,
         "psnr": psnr,
+        "seed_psnr": [psnr],
+        "squared_change": 0.001 * level,
         "held_out_psnr": psnr,
         "input_psnr": psnr,
         "fitted_psnr": psnr + 1,
@@ -127,8 +131,9 @@ def line(kind: str, level: int, psnr: float, **other) -> dict:
     }
 
 
-BY_INPUT = (
-    "falls as the input view disagrees with the rest, where these show enough of it to judge it"
+BY_INPUT = "falls as the input view disagrees with the rest"
+TOGETHER = (
+    "the error of the predictions grows as the views were changed, in all clips and ways together"
 )
 
 
@@ -156,7 +161,7 @@ def test_verdicts_follow_the_scores():
     assert found["falls as views lose consistency"] is True
     assert found["falls at every step"] is True
     assert found["does not fall for a rescaled or mirrored scene"] is True
-    assert found[BY_INPUT] is None
+    assert found[BY_INPUT] is None and found[TOGETHER] is True
     assert found["ranks as a much longer fit does"] is None
 
     rising = [line("clean", 0, 30.0)]
@@ -166,6 +171,36 @@ def test_verdicts_follow_the_scores():
     assert found["falls as views lose consistency"] is False
     assert found["falls at every step"] is False
     assert found["does not fall for a rescaled or mirrored scene"] is False
+
+
+def test_clips_are_compared_by_the_error_that_a_change_adds():
+    """A tenth of the change costs a clip of 40 dB more decibels than the whole of it costs one of 20 dB."""
+    ladders = []
+    for source, before, changes in (
+        ("scene 1", 1e-4, (1e-4, 4e-4)),
+        ("scene 2", 1e-2, (1e-3, 4e-3)),
+    ):
+        errors = [before, *(before + change for change in changes)]
+        for level, (error, change) in enumerate(zip(errors, (0.0, *changes), strict=True)):
+            psnr = round(-10 * math.log10(error), 4)
+            kind = "shift" if level else "clean"
+            ladders.append(line(kind, level, psnr, source=source, squared_change=change))
+    found = next(
+        row for row in summarise_trial(ladders)["claims"] if row["claim"].startswith(TOGETHER)
+    )
+    assert found["holds"] is True and found["found"].startswith("1.000 over 6")
+    swapped = [row | {"squared_change": 0.01 - row["squared_change"]} for row in ladders]
+    assert verdicts(swapped)[TOGETHER] is False
+
+
+def test_steps_tell_what_one_seed_would_have_shown():
+    ladder = [line("clean", 0, 30.0)]
+    ladder += [
+        line("shift", level, 30.0 - level, seed_psnr=[30.0 + level]) for level in range(1, 6)
+    ]
+    claims = summarise_trial(ladder)["claims"]
+    found = next(row["found"] for row in claims if row["claim"] == "falls at every step")
+    assert found == "5 of 5 steps; 0 by the first seed's held-out views alone"
 
 
 def test_ranking_compares_cases_pair_by_pair():

@@ -11,6 +11,7 @@ from configs.errors import UserError
 from data.clips import Clip
 from eval.consistency.perturbations import perturb
 from eval.consistency.views import (
+    OVERLAP_DEPTH,
     copy_psnr,
     held_out_views,
     motion,
@@ -98,7 +99,7 @@ def test_overlap_is_whole_for_neighbours_and_nothing_for_one_who_looks_away(clip
 def test_a_shift_of_half_a_frame_overlaps_by_half(clip):
     moved = torch.eye(4).repeat(2, 1, 1)
     width_there = clip.cameras.width / float(clip.cameras.intrinsics[0, 0, 0])
-    moved[1, 0, 3] = -0.5 * width_there
+    moved[1, 0, 3] = -0.5 * width_there * OVERLAP_DEPTH
     cameras = replace(clip.cameras.select([0, 1]), world_to_camera=moved)
     assert overlap(cameras, 0, [1]) == pytest.approx(0.5, abs=0.05)
 

@@ -70,24 +70,40 @@ def test_values_are_the_librarys_own(pair):
         assert found[name] != pytest.approx([found[name][0]] * 3, abs=0.01)
 
 
+@pytest.fixture(scope="module")
+def vgg16(tmp_path_factory):
+    """What LPIPS reads of it: the classifier behind has most of the weights, and no part in it."""
+    import torchvision
+
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        shapes = torchvision.models.vgg16().state_dict()
+    path = tmp_path_factory.mktemp("backbone") / "vgg16.pth"
+    features = {n: 0.05 * torch.randn(v.shape) for n, v in shapes.items() if "features" in n}
+    torch.save(features, path)
+    return path
+
+
 @needs_torchvision
-def test_lpips_is_the_packages_own(pair, alexnet):
+@pytest.mark.parametrize(("backbone", "weights"), [("alex", "alexnet"), ("vgg", "vgg16")])
+def test_lpips_is_the_packages_own(pair, backbone, weights, request):
     import lpips
 
     frames, truth = pair
-    config = ImageScoreConfig(lpips=("alex",), lpips_alex=alexnet)
-    measure = ImageMetrics(config)
+    path = request.getfixturevalue(weights)
+    name = f"lpips_{backbone}"
+    measure = ImageMetrics(ImageScoreConfig.model_validate({"lpips": (backbone,), name: path}))
     found = measure.score(frames, truth, "clip").metrics
-    assert set(found) == {"psnr", "ssim", "ms_ssim", "ms_ssim_3", "lpips_alex"}
+    assert set(found) == {"psnr", "ssim", "ms_ssim", "ms_ssim_3", name}
 
-    network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
-    state = torch.load(alexnet, weights_only=True)
-    for name, parameter in network.net.named_parameters():
-        parameter.data.copy_(state["features." + name.split(".", 1)[1]])
+    network = lpips.LPIPS(net=backbone, pnet_rand=True, verbose=False).eval()
+    state = torch.load(path, weights_only=True)
+    for layer, parameter in network.net.named_parameters():
+        parameter.data.copy_(state["features." + layer.split(".", 1)[1]])
     with torch.no_grad():
         expected = network(frames * 2 - 1, truth * 2 - 1).flatten().tolist()
-    assert found["lpips_alex"] == pytest.approx(expected, rel=1e-5)
-    assert measure.identity["lpips_alex"].endswith("(not the published weights)")
+    assert found[name] == pytest.approx(expected, rel=1e-5) and min(expected) > 0
+    assert measure.identity[name].endswith("(not the published weights)")
 
 
 def test_line_has_means_and_values_and_reasons(pair):
@@ -105,9 +121,14 @@ def test_line_has_means_and_values_and_reasons(pair):
 
 
 def test_large_frames_have_the_published_ms_ssim(pair):
+    from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
+
     frames, truth = (torch.nn.functional.interpolate(x[:2], (176, 180)) for x in pair)
     found = ImageMetrics(ImageScoreConfig(lpips=())).score(frames, truth, "clip").metrics
-    assert set(found) == {"psnr", "ssim", "ms_ssim"} and len(found["ms_ssim"]) == 2
+    assert set(found) == {"psnr", "ssim", "ms_ssim"}
+    for value, frame, target in zip(found["ms_ssim"], frames, truth, strict=True):
+        expected = MultiScaleStructuralSimilarityIndexMeasure(data_range=1.0)
+        assert value == pytest.approx(float(expected(frame[None], target[None])), abs=1e-5)
 
 
 @pytest.mark.parametrize(("size", "numbers"), [(10, {"psnr"}), (12, {"psnr", "ssim"})])

@@ -174,7 +174,9 @@ def test_further_groups_leave_the_rest_as_it_is(out, recipe, tmp_path) -> None:
         "consistency.input_weight=0",
     ]
     groups = "metrics=[images,tsed,consistency]"
-    assert main([str(recipe), "num_scenes=1", f"out={further}", groups, *fast]) == 0
+    torch.jit.script(torch.nn.Flatten()).save(tmp_path / "network.pt")
+    sets = [f"sets.fvd_network={tmp_path / 'network.pt'}", "sets.fvd_size=8"]
+    assert main([str(recipe), "num_scenes=1", f"out={further}", groups, *fast, *sets]) == 0
     plain, more = read_lines(out)[:2], read_lines(further)
     common = {"motion_share", "chose_own", "psnr", "crossed_psnr", "ssim", "lpips", "images"}
     for one, other in zip(plain, more, strict=True):
@@ -185,11 +187,15 @@ def test_further_groups_leave_the_rest_as_it_is(out, recipe, tmp_path) -> None:
         assert other["tsed"]["pairs"] == 8 and other["consistency"]["num_views"] == 9
     found = json.loads((further / "summary.json").read_text())
     assert {"tsed", "consistency", "bounds"} <= set(found) and set(found) >= MEASURES
-    assert {"tsed", "consistency"} <= set(found["seconds_per_scene"])
+    assert {"tsed", "consistency", "set features"} <= set(found["seconds_per_scene"])
+    assert found["sets"]["fvd"]["value"] > 0 and found["sets"]["fvd"]["samples"] == 2
+    assert "weights of FID and KID" in found["sets"]["fid"]["not_available"]
+    assert found["num_gaussians"] == more[0]["num_gaussians"]
     names = {path.name for path in (further / "pictures").iterdir()}
     assert {"0000_own_scene.png", "0000_mirrored_scene.png"} <= names
     page = (further / "report.html").read_text()
     assert "Further measures of the generated videos" in page and "3D consistency" in page
+    assert "All clips as sets" in page
 
 
 def test_the_groups_measure_the_generated_video_against_the_truth(pair) -> None:
@@ -247,6 +253,10 @@ def test_scenes_of_another_size_are_refused(recipe, tmp_path) -> None:
     with pytest.raises(UserError, match="48x48.*trained on 32x48"):
         main([str(recipe), f"data={index}"])
     with pytest.raises(UserError, match=r"no such file; expected an index of seeds \(\.json\)$"):
+        main([str(recipe), f"data={tmp_path / 'none.json'}"])
+    with pytest.raises(
+        UserError, match="is a folder; .* `prepare generated --images .* --paths own`"
+    ):
         main([str(recipe), f"data={tmp_path}"])
 
 

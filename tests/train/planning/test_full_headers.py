@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from configs.loader import load_config
+from models.pipeline_files import PipelineFile
 from train.plan import build_parser
 from train.planning.cluster import GIB, Cluster
 from train.planning.planner import make_plan
@@ -71,6 +73,28 @@ def test_its_commands_are_understood(path: Path) -> None:
     for folder in (*recipe.task.data, recipe.task.validation_data):
         # Named in full, or one of those that "as in stage 1" covers.
         assert f"--out {folder}" in shown or "as in stage 1" in shown
+
+
+def test_the_pipeline_that_stage_2_has_written_is_of_what_was_trained() -> None:
+    """Its folders are relative to weights/full, and those that the other recipes read and write."""
+    camera, first, second = (
+        next(path for path in FULL if path.stem == name)
+        for name in ("video_camera", "reconstruction_stage1", "reconstruction_stage2")
+    )
+    (written,) = re.findall(r"^\{.*?\}\}$", header(second), re.M | re.S)
+    parts = PipelineFile.model_validate_json(written).parts.model_dump()
+    folders = {name: os.path.normpath(Path("weights/full", part)) for name, part in parts.items()}
+    video, lalrm = (load_config(path, [], Recipe) for path in (camera, first))
+    assert folders == {
+        "autoencoder": str(video.task.autoencoder),
+        "video_base": str(video.task.base),
+        "camera_branches": f"runs/{video.name}/weights/branches",
+        "lalrm": f"runs/{lalrm.name}/weights",
+        "text_encoder": str(video.task.base),
+    }
+    made = [words[words.index("--out") + 1] for words in commands(second) if "--out" in words]
+    (measured,) = [words[3] for words in commands(second) if words[0] == "python"]
+    assert measured in made
 
 
 @pytest.mark.slow

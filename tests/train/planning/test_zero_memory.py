@@ -116,7 +116,9 @@ SLOW = pytest.mark.slow
         pytest.param(1, "none", marks=SLOW),
         (2, "none"),
         pytest.param(3, "none", marks=SLOW),
+        pytest.param(1, "optimizer", marks=SLOW),
         pytest.param(2, "optimizer", marks=SLOW),
+        pytest.param(3, "optimizer", marks=SLOW),
     ],
 )
 def test_bytes_are_those_that_deepspeed_holds(
