@@ -86,7 +86,8 @@ def test_summary_averages_views_over_all_clips():
     def line(ours, copied, groups):
         measured = {"lalrm": ours, "copy": copied}
         errors = dict.fromkeys(scoring.GROUPS)
-        return {"psnr": measured, "ssim": measured, "groups": groups, "depth_error": errors}
+        numbers = {"num_gaussians": 100 * len(ours), "depth_error": errors}
+        return {"psnr": measured, "ssim": measured, "groups": groups, **numbers}
 
     first = line([30.0, 20.0, 10.0], [None, 8.0, 6.0], {"seen": [0], "unseen": [1, 2], "far": [2]})
     second = line([24.0, 18.0], [None, 4.0], {"seen": [0], "unseen": [1], "far": []})
@@ -94,6 +95,7 @@ def test_summary_averages_views_over_all_clips():
     assert summary["psnr"] == {"seen": 27.0, "unseen": 16.0, "far": 10.0}
     assert summary["baselines"]["copy"]["ssim"] == {"seen": None, "unseen": 6.0, "far": 6.0}
     assert summary["views"] == {"seen": 2, "unseen": 3, "far": 1} and summary["clips"] == 2
+    assert summary["num_gaussians"] == 250
     with pytest.raises(UserError, match="no clip"):
         scoring.summarise([{"error": "damaged"}])
 

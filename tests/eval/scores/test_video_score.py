@@ -91,7 +91,7 @@ def test_summary_has_the_same_keys_for_the_video_and_every_baseline(summary) -> 
     assert len(summary["by_frame"]["crossed_psnr"]["video"]) == SCENE.num_frames
     assert {"sample video", "measure", "pictures"} <= set(summary["seconds_per_scene"])
     assert summary["images"]["psnr"]["clips"] == 6 and "camera" not in summary
-    assert summary["identity"]["format"] == "2"
+    assert summary["identity"]["format"] == "3"
 
 
 def test_baselines_have_the_scores_that_they_must_have(summary, pair) -> None:
@@ -292,6 +292,7 @@ def test_summary_averages_frames_paths_and_scenes() -> None:
         values = {"psnr": psnr, "crossed_psnr": crossed, "ssim": psnr, "lpips": psnr}
         measured = {name: dict.fromkeys(METHODS, row) for name, row in values.items()}
         shares = {"motion_share": share, "chose_own": chose}
+        measured["num_gaussians"] = len(psnr)
         return measured | {name: dict.fromkeys(METHODS, row) for name, row in shares.items()}
 
     scenes = [
@@ -308,7 +309,7 @@ def test_summary_averages_frames_paths_and_scenes() -> None:
     assert found["matched_minus_crossed_db"] == 6.25
     # Scenes have -2.5 and 15 dB: half their difference.
     assert found["standard_error"]["matched_minus_crossed_db"] == 8.75
-    assert found["by_frame"]["psnr"]["video"] == [60, 20, 22.5]
+    assert found["by_frame"]["psnr"]["video"] == [60, 20, 22.5] and found["num_gaussians"] == 3
 
 
 def test_examples_show_no_scene_twice() -> None:
