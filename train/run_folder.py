@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from pydantic import BaseModel
@@ -32,6 +32,17 @@ PACKAGES = (
     "gsplat", "torchmetrics", "torch-fidelity", "lpips", "pycolmap",
 )  # fmt: skip
 MISSING = object()
+
+_locks: list[TextIO] = []
+
+
+def _let_go() -> None:
+    """In a fork: a loader worker outlives a killed run by seconds, and must not keep its folder from the next one."""
+    while _locks:
+        _locks.pop().close()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class RunFolder:
@@ -122,7 +133,11 @@ class RunFolder:
                 lock.flush()
             dump_config(self.config, self.path / CONFIG)
             self._note_environment()
-            yield
+            _locks.append(lock)
+            try:
+                yield
+            finally:
+                _locks.remove(lock)
 
     def _note_environment(self) -> None:
         """Adds this start to the list in environment.json."""

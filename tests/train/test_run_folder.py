@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Callable
 
 import pytest
@@ -73,6 +74,21 @@ def test_a_run_in_use_is_refused(toy: NewToy) -> None:
     ):
         pass
     begin(run, "resume=auto")
+
+
+def test_a_child_that_is_left_behind_does_not_hold_the_folder(toy: NewToy) -> None:
+    """As a loader worker does where the run itself is killed."""
+    folder = RunFolder(toy("toy").config())
+    wait = multiprocessing.get_context("fork").Event()
+    with folder.held_by(Ranks()):
+        child = multiprocessing.get_context("fork").Process(target=wait.wait, args=(60,))
+        child.start()
+    try:
+        with RunFolder(toy("toy").config("resume=auto")).held_by(Ranks()):
+            assert child.is_alive()
+    finally:
+        wait.set()
+        child.join()
 
 
 def test_an_unreadable_config_is_refused(toy: NewToy) -> None:
