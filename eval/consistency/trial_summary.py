@@ -160,6 +160,7 @@ def _claims(found: dict[str, Any]) -> list[Row]:
             inconsistent,
         ),
         _steps_claim("falls at every step", inconsistent),
+        _strongest_claim("is lower where the input view disagrees most with the rest", judged),
         _rho_claim("falls as the input view disagrees with the rest", judged, left_out=left_out),
         _rho_claim(
             "so does its part that is the input view's alone", judged, "input_rho", left_out
@@ -181,6 +182,17 @@ def _rho_claim(claim: str, ladders: Sequence[Row], name: str = "rho", left_out: 
     least = min(ladders, key=lambda row: row[name])
     told = f"{mean:.3f} over {len(values)}, least {least[name]:.3f} ({_name(least)})"
     return verdict(words, told + left_out, mean >= LEAST_RHO)
+
+
+def _strongest_claim(claim: str, ladders: Sequence[Row]) -> Row:
+    """The strongest change against none, in every ladder."""
+    words = f"{claim} than where it agrees, in every clip"
+    if not ladders:
+        return unmeasured(words)
+    falls = [row["psnr"][0] - row["psnr"][-1] for row in ladders]
+    least = min(zip(falls, ladders, strict=True), key=lambda pair: pair[0])
+    told = f"{sum(fall > 0 for fall in falls)} of {len(falls)}, least {least[0]:.2f} dB ({_name(least[1])})"
+    return verdict(words, told, least[0] > 0)
 
 
 def _pooled_claim(claim: str, ladders: Sequence[Row]) -> Row:

@@ -149,6 +149,10 @@ def test_a_clip_whose_input_view_is_not_judged_says_nothing_of_it():
     assert verdicts(unseen)[BY_INPUT] is None
     falling = [row | {"source": "scene 2", "psnr": 60.0 - row["psnr"]} for row in ladder]
     claims = summarise_trial([*unseen, *falling])["claims"]
+    lower = next(row for row in claims if row["claim"].startswith("is lower where the input"))
+    assert (
+        lower["holds"] is True and lower["found"] == "1 of 1, least 5.00 dB (scene 2, input_shift)"
+    )
     row = next(row for row in claims if row["claim"].startswith(BY_INPUT))
     assert row["holds"] is True and row["found"].endswith("not judged in scene 1")
 
