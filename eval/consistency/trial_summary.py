@@ -196,7 +196,10 @@ def _strongest_claim(claim: str, ladders: Sequence[Row]) -> Row:
 
 
 def _pooled_claim(claim: str, ladders: Sequence[Row]) -> Row:
-    """Errors are squared differences, which add up; decibels of clips that differ in their error do not compare."""
+    """Errors are squared differences, which add up; decibels of clips that differ in their error do not compare.
+
+    How far falls in decibels go with the levels, over all together, is told beside it.
+    """
     words = f"{claim}: Spearman correlation of both, as mean squares, at least {LEAST_RHO}"
     pairs = [
         (change, _mean_square(score) - _mean_square(row["psnr"][0]))
@@ -206,7 +209,14 @@ def _pooled_claim(claim: str, ladders: Sequence[Row]) -> Row:
     if not pairs:
         return unmeasured(words)
     rho = float(spearmanr(*zip(*pairs, strict=True)).statistic)
-    return verdict(words, f"{rho:.3f} over {len(pairs)}", rho >= LEAST_RHO)
+    plain = [
+        (level, row["psnr"][0] - score)
+        for row in ladders
+        for level, score in zip(row["levels"], row["psnr"], strict=True)
+    ]
+    in_db = float(spearmanr(*zip(*plain, strict=True)).statistic)
+    told = f"{rho:.3f} over {len(pairs)}; falls in dB with the levels: {in_db:.3f}"
+    return verdict(words, told, rho >= LEAST_RHO)
 
 
 def _mean_square(psnr: float) -> float:
